@@ -111,7 +111,7 @@ class Checkpoints:
       )
     return None
 
-  def forget_after(self, step: int) -> None:
+  def set_aside_after(self, step: int) -> None:
     """Moves the checkpoints after `step` aside (`STEP.corrupt`): a run that goes on from `step` writes them anew."""
     for later in [s for s in self.steps() if s > step]:
       (self.directory / str(later)).rename(_unused(self.directory / f"{later}.corrupt"))

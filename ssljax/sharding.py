@@ -43,6 +43,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, BATCH)
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of what every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
 def state_sharding(mesh: Mesh, state: PyTree, rules: Rules = ((".*", "replicate"),)) -> PyTree:
   """Returns a sharding per leaf of the (abstract) state by the first rule that matches its path.
 
@@ -55,7 +60,7 @@ def state_sharding(mesh: Mesh, state: PyTree, rules: Rules = ((".*", "replicate"
     strategy = tree.first_match(rules, name)
     if strategy not in STRATEGIES:
       raise UserError(f"sharding: {name} has strategy {strategy}, expected one of {', '.join(STRATEGIES)}")
-    return NamedSharding(mesh, PartitionSpec())
+    return replicated(mesh)
 
   return tree.map_named(one, state)
 

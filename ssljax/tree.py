@@ -10,7 +10,10 @@ import numpy as np
 
 from ssljax.types import Array, PyTree
 
-is_key_array = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+
+def is_key_array(leaf: Any) -> bool:
+  """Returns whether an array is a typed random key."""
+  return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def path_name(path: Sequence[Any]) -> str:

@@ -1,0 +1,61 @@
+"""Floating-point operations of a jitted function, counted from its jaxpr, and the peak rate of known devices.
+
+XLA's own cost analysis counts the body of a scan once; a model with scanned layers would look a depth times too cheap.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+# Dense bfloat16 peak of one device in FLOP/s, by the start of jax's device_kind. Vendors' data sheets.
+PEAK = {
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5e": 197e12,
+  "TPU v5": 459e12,
+  "TPU v6": 918e12,
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100": 989e12,
+}
+
+
+def count(function: Callable[..., Any], *arguments: Any) -> int:
+  """Returns the multiply-adds (times two) of all matrix products and convolutions of function(*arguments).
+
+  Arguments may be ShapeDtypeStructs. Elementwise work is left out, as in the usual model-FLOPs figure; recomputation
+  by remat is counted where the backward pass is traced.
+  """
+  return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def peak(device: jax.Device) -> float | None:
+  """Returns the peak FLOP/s of a device, None where it is not known (CPUs)."""
+  matches = [kind for kind in PEAK if device.device_kind.startswith(kind)]
+  return PEAK[max(matches, key=len)] if matches else None
+
+
+def _count(jaxpr: Any) -> int:
+  return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def _count_equation(equation: Any) -> int:
+  name, shape = equation.primitive.name, lambda i: equation.invars[i].aval.shape
+  if name == "dot_general":
+    (contract, _), _ = equation.params["dimension_numbers"]
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape(0)[d] for d in contract)
+  if name == "conv_general_dilated":
+    kernel, numbers = shape(1), equation.params["dimension_numbers"]
+    taps = math.prod(kernel) // kernel[numbers.rhs_spec[0]]  # input channels of a group times window
+    # A window stretched by lhs_dilation (gradients of strided convolutions) meets a picture that is mostly zeros.
+    sparsity = math.prod(equation.params["lhs_dilation"])
+    return 2 * math.prod(equation.outvars[0].aval.shape) * taps // sparsity
+  inner = sum(_count(body) for body in _bodies(equation.params))
+  return inner * equation.params["length"] if name == "scan" else inner
+
+
+def _bodies(parameters: dict[str, Any]) -> list[Any]:
+  values = [v for value in parameters.values() for v in (value if isinstance(value, tuple | list) else (value,))]
+  closed = [value.jaxpr for value in values if hasattr(value, "jaxpr")]
+  return closed + [value for value in values if hasattr(value, "eqns") and not hasattr(value, "jaxpr")]

@@ -1,0 +1,1 @@
+"""The trainer: one step for every method, and the loop around it."""

@@ -1,0 +1,152 @@
+"""The loop: next batch, one compiled step, metrics, checkpoints, evaluations, until the last step or a signal."""
+
+import collections
+import contextlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssljax import flops, sharding
+from ssljax.checkpoint import Checkpoints
+from ssljax.errors import UserError
+from ssljax.training import state as state_lib
+from ssljax.training.evaluation import Measure
+from ssljax.training.meter import Meter
+from ssljax.training.progress import ProgressLine
+from ssljax.training.run import Run
+from ssljax.training.step import make_step
+from ssljax.training.watch import CorruptRecords, Preempted, SkippedSteps, profiler, stop_signal
+from ssljax.types import Batch, TrainState
+from ssljax.writer import Writer
+
+_IN_FLIGHT = 2  # steps dispatched ahead of the device: enough to hide the host, few enough to bound memory
+Origin = tuple[pathlib.Path, int | None]
+
+
+def train(
+  run: Run, workdir: pathlib.Path, *, measure: Measure | None = None, origin: Origin | None = None
+) -> TrainState:
+  """Returns the state after `run.job.steps` steps, started anew, resumed from `workdir`, or continued from `origin`.
+
+  Args:
+    run: what to train.
+    workdir: holds checkpoints/ and metrics.jsonl; a checkpoint there is resumed.
+    measure: evaluators called every `evaluation.every` steps.
+    origin: checkpoints folder and step of another run whose whole state a fresh `workdir` starts from; step None is
+      its newest.
+
+  Raises:
+    UserError: a checkpoint of another shape, too many corrupt records.
+    Preempted: SIGTERM came; everything is saved.
+    Diverged: `max_skipped` steps in a row were not finite.
+  """
+  job = run.job
+  store = Checkpoints(workdir / "checkpoints", keep=job.checkpoint.keep, keep_every=job.checkpoint.keep_every)
+  with contextlib.closing(store), ProgressLine(job.steps) as progress, jax.set_mesh(run.mesh):
+    state = _start(run, store, origin, progress.say)
+    if int(state.step) >= job.steps:
+      return state
+    with contextlib.closing(Writer(workdir, start_step=int(state.step))) as writer:
+      return _Loop(run, store, writer, progress, measure).from_state(state, workdir)
+
+
+def _start(run: Run, store: Checkpoints, origin: Origin | None, say: Callable[[str], None]) -> TrainState:
+  resumed = store.restore_latest(run.like, warn=say)
+  if resumed:
+    say(f"resuming at step {resumed[0]}")
+    store.set_aside_after(resumed[0])
+    return resumed[1]
+  if origin:
+    return _continue(run, origin, say)
+  return state_lib.create(run.init, run.like, run.job.seed)
+
+
+def _continue(run: Run, origin: Origin, say: Callable[[str], None]) -> TrainState:
+  folder, step = origin
+  with contextlib.closing(Checkpoints(folder)) as other:
+    if step is not None and step not in other.steps():
+      raise UserError(f"--from: {folder} has no step {step}, expected one of {other.steps()}")
+    found = other.restore_latest(run.like, warn=say) if step is None else (step, other.restore(step, run.like))
+  if found is None:
+    raise UserError(f"--from: no checkpoint in {folder}")
+  say(f"continuing from {folder} at step {found[0]}")
+  return found[1]
+
+
+def compile_step(run: Run, batch: Mapping[str, np.ndarray]) -> tuple[Any, int]:
+  """Returns (the compiled step, its floating-point operations) for host batches like `batch`."""
+  step = make_step(run.objective, run.augment, run.optimizer.transform, accumulate=run.job.accumulate)
+  place, size = sharding.batch_sharding(run.mesh), run.job.data.batch_size
+  abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
+  where = jax.tree.map(lambda leaf: leaf.sharding, run.like)
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(run.mesh)))
+  return jitted.lower(run.like, abstract).compile(), flops.count(step, run.like, abstract)
+
+
+class _Loop:
+  """The moving parts of one stretch of training; `from_state` runs it."""
+
+  def __init__(self, run: Run, store: Checkpoints, writer: Writer, progress: ProgressLine, measure: Measure | None):
+    self._run, self._job = run, run.job
+    self._store, self._writer, self._progress, self._measure = store, writer, progress, measure
+    data = run.job.data
+    self._corrupt = CorruptRecords(source=data.source, total=len(run.source), limit=data.max_corrupt, say=progress.say)
+    self._skipped = SkippedSteps(limit=run.job.max_skipped, say=progress.say)
+    self._pending: collections.deque[tuple[int, Any]] = collections.deque()
+
+  def from_state(self, state: TrainState, workdir: pathlib.Path) -> TrainState:
+    """Returns the state after the job's last step."""
+    start, data = int(state.step), self._job.data
+    train_step, operations = compile_step(self._run, self._run.stream.batch(start).arrays)
+    peak = flops.peak(self._run.mesh.devices.flat[0])
+    self._progress.begin(start)
+    batches = self._run.stream.iterate(start, workers=data.workers, threads=data.threads)
+    with contextlib.closing(batches), stop_signal() as stop, profiler(self._job.profile, workdir / "profile") as trace:
+      self._meter = Meter(examples=data.batch_size, operations=operations, peak=peak and peak * self._run.mesh.size)
+      for step in range(start + 1, self._job.steps + 1):
+        trace(step - 1)
+        with self._meter.waiting():
+          batch = next(batches)
+        self._corrupt.add(batch.skipped)
+        state, metrics = train_step(state, self._to_devices(batch.arrays))
+        self._after(step, state, metrics, stopping=stop.is_set())
+        if stop.is_set():
+          raise Preempted(f"stopped by SIGTERM at step {step}; the same command goes on from there")
+    return state
+
+  def _after(self, step: int, state: TrainState, metrics: Batch, *, stopping: bool) -> None:
+    """Logs, saves and evaluates as the job says."""
+    job, last = self._job, step == self._job.steps
+    self._pending.append((step, metrics))
+    self._settle(_IN_FLIGHT)
+    if step % job.log_every == 0 or last or stopping:
+      self._log(step, metrics)
+    else:
+      self._progress.advance(step)
+    with self._meter.paused():
+      if step % job.checkpoint.every == 0 or last or stopping:
+        self._store.save(step, state, config=self._run.config)
+      every = job.evaluation.every if job.evaluation else None
+      if self._measure and every and step % every == 0 and not (last or stopping):
+        self._writer.write(step, {f"eval/{key}": value for key, value in self._measure(state).items()})
+
+  def _settle(self, ahead: int) -> None:
+    """Waits until at most `ahead` steps are still being computed, and looks at the finished ones."""
+    while len(self._pending) > ahead:
+      self._skipped.add(*self._pending.popleft())
+
+  def _log(self, step: int, metrics: Batch) -> None:
+    self._settle(0)
+    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    values["train/learning_rate"] = float(self._run.optimizer.learning_rate(step - 1))
+    values["train/corrupt_records"] = float(len(self._corrupt))
+    values |= self._meter.read()
+    self._writer.write(step, values)
+    self._progress.update(step, values)
+
+  def _to_devices(self, arrays: Mapping[str, np.ndarray]) -> Batch:
+    place = sharding.batch_sharding(self._run.mesh)
+    return {key: jax.make_array_from_process_local_data(place, value) for key, value in arrays.items()}

@@ -1,0 +1,116 @@
+"""A run put together from its config, with every check a user can fail, before anything compiles."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssljax import build, optim, sharding
+from ssljax.data.pipeline import Stream
+from ssljax.data.source import Source, open_source
+from ssljax.errors import UserError
+from ssljax.training import config as config_lib
+from ssljax.training import state as state_lib
+from ssljax.types import Array, Batch, Objective, PyTree, TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+  """The parts of one run.
+
+  Attributes:
+    config: the resolved config, what config.json holds.
+    job: the same, checked and typed.
+    source: the training data.
+    stream: its batches as a function of (seed, step).
+    augment: device augmentation.
+    objective: the method.
+    optimizer: transformation and learning rate.
+    mesh: the devices.
+    init: seed -> TrainState.
+    like: the abstract state with shardings.
+    batch: the abstract augmented batch.
+  """
+
+  config: Mapping[str, Any]
+  job: config_lib.Job
+  source: Source
+  stream: Stream
+  augment: Any
+  objective: Objective
+  optimizer: optim.Optimizer
+  mesh: jax.sharding.Mesh
+  init: Callable[[Array], TrainState]
+  like: PyTree
+  batch: Batch
+
+
+def assemble(config: Mapping[str, Any]) -> Run:
+  """Returns the run a config describes.
+
+  Raises:
+    UserError: anything in the config that does not fit: keys, types, source, sizes against devices, leaves the
+      objective reads against leaves the data makes.
+  """
+  sections = config_lib.parse(config)
+  source = open_source(sections.data.source, split=sections.data.split, image_size=sections.data.image_size)
+  size = sections.data.batch_size
+  config = config_lib.resolve_durations(config, batch_size=size, num_examples=len(source))
+  job = config_lib.parse(config)
+  mesh = sharding.make_mesh(**dataclasses.asdict(job.mesh))
+  _check_sizes(job, mesh)
+  stream = Stream(source, seed=job.seed, batch_size=size, host=jax.process_index(), num_hosts=jax.process_count())
+
+  augment = build.build(job.augment, "augment", where="augment")
+  optimizer = build.build(job.optimizer, "optim", where="optimizer", batch_size=size)
+  objective = build.build(job.objective, "objectives", where="objective")
+  batch = _abstract_batch(stream, augment, size)
+  _check_objective(job, objective, batch)
+
+  init = state_lib.initialiser(objective, optimizer.transform, batch)
+  abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
+  like = state_lib.shardings(mesh, abstract, job.sharding)
+  return Run(
+    config=config,
+    job=job,
+    source=source,
+    stream=stream,
+    augment=augment,
+    objective=objective,
+    optimizer=optimizer,
+    mesh=mesh,
+    init=init,
+    like=like,
+    batch=batch,
+  )
+
+
+def _check_sizes(job: config_lib.Job, mesh: jax.sharding.Mesh) -> None:
+  size, devices = job.data.batch_size, sharding.batch_devices(mesh)
+  if size % job.accumulate:
+    raise UserError(f"data.batch_size: found {size}, expected a multiple of accumulate={job.accumulate}")
+  if size // job.accumulate % devices:
+    micro = f" / accumulate={job.accumulate}" if job.accumulate > 1 else ""
+    raise UserError(f"data.batch_size: found {size}{micro}, expected a multiple of the {devices} devices of the mesh")
+
+
+def _check_objective(job: config_lib.Job, objective: Objective, batch: Batch) -> None:
+  name = job.objective["name"]
+  for key in objective.batch_keys:
+    if key not in batch:
+      found = ", ".join(sorted(batch))
+      raise UserError(f"objective: {name} reads {key!r}, but augment {job.augment['name']} and the data make {found}")
+  if job.accumulate > 1 and objective.couples_examples:
+    raise UserError(
+      f"accumulate: found {job.accumulate}, expected 1: the loss of {name} couples the examples of a batch"
+    )
+
+
+def _abstract_batch(stream: Stream, augment: Any, batch_size: int) -> Batch:
+  """Returns the abstract global batch the objective sees; reads one real batch, so bad data shows here."""
+  arrays = stream.batch(0).arrays
+  host = {key: jax.ShapeDtypeStruct((batch_size, *value.shape[1:]), value.dtype) for key, value in arrays.items()}
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
+  return jax.eval_shape(augment, keys, host)

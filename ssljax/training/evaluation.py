@@ -82,7 +82,7 @@ class Measure:
   def _batches(self, source: Source) -> Iterator[dict[str, Any]]:
     place = sharding.batch_sharding(self._mesh)
     for batch in epoch(source, self._section.batch_size):
-      yield {key: jax.device_put(value, place) for key, value in batch.items()}
+      yield {key: jax.device_put(value, place) for key, value in batch.arrays.items()}
 
   def _open(self, spec: str, split: str, image_size: int) -> Source:
     source = open_source(spec, split=split, image_size=image_size)

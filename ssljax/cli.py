@@ -1,0 +1,105 @@
+"""The command line: subcommands, overrides, exit codes.
+
+Exit codes: 0 done, 2 a mistake of the user's (one line says which), 75 preempted (start me again), 1 anything else.
+Nothing heavy is imported before a subcommand needs it.
+"""
+
+import argparse
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ssljax.errors import UserError
+
+_OVERRIDE = re.compile(r"^--config\.([A-Za-z0-9_.]+)(?:=(.*))?$", re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Returns the exit code of the command line `arguments` (default: the process's own)."""
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  try:
+    overrides, rest = _split_overrides(arguments)
+    options = _parser().parse_args(rest)
+    if overrides and not hasattr(options, "config"):
+      raise UserError(f"--config.{overrides[0][0]}: {options.command} takes no config")
+    options.overrides = overrides
+    module = importlib.import_module(f"ssljax.commands.{options.module}")
+    return module.run(options) or 0
+  except UserError as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("interrupted; the last checkpoint stands, the same command goes on from it", file=sys.stderr)
+    return 130
+
+
+def _split_overrides(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+  """Returns (overrides, the other arguments); both --config.a=1 and --config.a 1 are taken."""
+  overrides, rest, words = [], [], iter(arguments)
+  for word in words:
+    match = _OVERRIDE.match(word)
+    if match is None:
+      rest.append(word)
+      continue
+    value = match.group(2) if match.group(2) is not None else next(words, None)
+    if value is None:
+      raise UserError(f"{word}: expected {word}=VALUE")
+    overrides.append((match.group(1), value))
+  return overrides, rest
+
+
+class _Parser(argparse.ArgumentParser):
+  """argparse whose errors are this program's: one line, exit code 2."""
+
+  def error(self, message: str) -> Any:
+    raise UserError(f"{message} (see: {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(prog="ssljax", description="Pretraining without labels in JAX.", allow_abbrev=False)
+  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+  train = _command(commands, "train", "train", "start a run; the same command again resumes it")
+  train.add_argument(
+    "--config", required=True, metavar="FILE[:VARIANT]", help="a recipe; override keys by --config.a.b=v"
+  )
+  train.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics, evaluations, report")
+  train.add_argument("--from", dest="origin", metavar="DIR[@STEP]", help="start from the whole state of another run")
+  train.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
+
+  evaluate = _command(commands, "eval", "evaluate", "measure the features of a run")
+  evaluate.add_argument("--workdir", required=True, metavar="DIR[@STEP]")
+  evaluate.add_argument("--evals", metavar="A,B", help="which of the config's evaluators; default: all")
+
+  data = commands.add_parser("data", help="list, preview or prepare data", allow_abbrev=False)
+  data_commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=_Parser)
+  _command(data_commands, "list", "data_list", "sources and the real sets that come with packages")
+  preview = _command(data_commands, "preview", "data_preview", "draw pictures and their augmented views")
+  preview.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+  preview.add_argument("--out", required=True, metavar="FILE.png")
+  preview.add_argument("--rows", type=int, default=8, help="pictures shown (default 8)")
+  prepare = _command(data_commands, "prepare", "data_prepare", "write ArrayRecord shards with a manifest")
+  prepare.add_argument("--source", required=True, metavar="KIND:WHERE", help="folder:DIR or npz:FILE")
+  prepare.add_argument("--out", required=True, metavar="DIR")
+  prepare.add_argument("--shards", type=int, default=1)
+  prepare.add_argument("--licence", default="unknown", help="written to the manifest")
+
+  report = _command(commands, "report", "report", "one self-contained HTML page of one or several runs")
+  report.add_argument("dirs", nargs="+", metavar="DIR")
+  report.add_argument("--out", metavar="FILE.html", help="default: DIR/report.html of the first")
+
+  listing = _command(commands, "list", "listing", "what a config can name")
+  listing.add_argument(
+    "what", nargs="?", metavar="objectives|models|augment|optim|schedules|evaluators|sources|configs"
+  )
+  return parser
+
+
+def _command(commands: Any, name: str, module: str, text: str) -> argparse.ArgumentParser:
+  parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+  parser.set_defaults(module=module)
+  if module in ("train", "evaluate", "data_preview"):
+    parser.add_argument("--cpu-devices", type=int, metavar="N", help="devices the CPU shows (default: its cores)")
+  return parser

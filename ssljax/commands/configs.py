@@ -1,0 +1,69 @@
+"""Config files: a recipe in Python or the config.json of a run, with overrides from the command line."""
+
+import ast
+import importlib.util
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ssljax.errors import UserError, nearest
+
+
+def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+  """Returns the plain config of `configs/X.py[:variant]` (its `get_config(variant)`) or of a JSON file, overridden.
+
+  Args:
+    path: a Python file with `get_config`, or a config.json of a work directory.
+    overrides: ("a.b", "value") pairs; values are Python literals, anything else is a string.
+
+  Raises:
+    UserError: the file is missing or has no get_config, or an overridden section does not exist.
+  """
+  file, _, variant = path.partition(":")
+  if not pathlib.Path(file).is_file():
+    folder = pathlib.Path(file).parent
+    raise UserError(f"--config: no file {nearest(file, [str(p) for p in folder.glob('*.py')])}")
+  config = json.loads(pathlib.Path(file).read_text("utf-8")) if file.endswith(".json") else _python(file, variant)
+  for key, text in overrides:
+    _set(config, key, text)
+  # One round through JSON: what a run sees is exactly what config.json holds and what a resume compares.
+  return json.loads(json.dumps(config))
+
+
+def _python(file: str, variant: str) -> dict[str, Any]:
+  import ml_collections
+
+  spec = importlib.util.spec_from_file_location("ssljax_config", file)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise UserError(f"--config: {file} has no function get_config(variant=None)")
+  config = module.get_config(variant) if variant else module.get_config()
+  return config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+
+
+def _set(config: dict[str, Any], key: str, text: str) -> None:
+  *parents, last = key.split(".")
+  section = config
+  for depth, parent in enumerate(parents):
+    if not isinstance(section.get(parent), dict):
+      raise UserError(f"--config.{key}: no section {nearest('.'.join(parents[: depth + 1]), _sections(config))}")
+    section = section[parent]
+  section[last] = _literal(text)
+
+
+def _sections(config: dict[str, Any], prefix: str = "") -> list[str]:
+  found = []
+  for key, value in config.items():
+    if isinstance(value, dict):
+      found += [f"{prefix}{key}", *_sections(value, f"{prefix}{key}.")]
+  return found
+
+
+def _literal(text: str) -> Any:
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return {"true": True, "false": False, "none": None, "null": None}.get(text.lower(), text)

@@ -1,0 +1,64 @@
+"""`ssljax train`: train or resume, measure beside the baselines, draw, report."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ssljax import runtime
+from ssljax.commands import workdir as workdirs
+from ssljax.commands.configs import load_config
+from ssljax.errors import UserError
+
+PREEMPTED = 75  # exit code: start me again
+
+
+def run(options: argparse.Namespace) -> int:
+  """Returns the exit code of `ssljax train`."""
+  config = load_config(options.config, options.overrides)
+  folder = workdirs.prepare(options.workdir)
+  origin = _origin(options.origin)
+  runtime.start(cpu_devices=options.cpu_devices)
+
+  from ssljax.commands import final
+  from ssljax.training import run as runs
+  from ssljax.training.evaluation import Measure
+  from ssljax.training.loop import train
+  from ssljax.training.watch import Diverged, Preempted
+
+  assembled = runs.assemble(config)
+  _check_same(folder, assembled.config, allow=options.allow_config_change)
+  measure = Measure(assembled) if assembled.job.evaluation else None
+  workdirs.write_json(folder / "config.json", assembled.config)
+  try:
+    state = train(assembled, folder, measure=measure, origin=origin)
+  except Preempted as stopped:
+    print(stopped)
+    return PREEMPTED
+  except Diverged as diverged:
+    print(f"error: {diverged}", file=sys.stderr)
+    return 1
+  final.finish(assembled, state, measure, folder)
+  return 0
+
+
+def _origin(text: str | None) -> tuple[pathlib.Path, int | None] | None:
+  if text is None:
+    return None
+  folder, step = workdirs.split_step(text, "--from")
+  return folder / "checkpoints", step
+
+
+def _check_same(folder: pathlib.Path, config: Mapping[str, Any], *, allow: bool) -> None:
+  """Refuses a work directory whose run was another one."""
+  from ssljax.training.config import differences
+
+  if not (folder / "config.json").is_file() or allow:
+    return
+  different = differences(workdirs.read_config(folder), config)
+  if different:
+    raise UserError(
+      f"--workdir: {folder} holds a run of another config: {'; '.join(different)} "
+      "(a new folder, or --allow-config-change)"
+    )

@@ -31,8 +31,38 @@ def open_all(where: str, *, image_size: int) -> "FolderSource":
   return FolderSource(root, image_size=image_size)
 
 
-class FolderSource(Source):
-  """Files under `root`, sorted by split, then path; their names are paths relative to `root`."""
+class FileSource(Source):
+  """Picture files: `paths` relative to `root` and, when `num_classes` is not None, `labels` int32[N]."""
+
+  root: Path
+  paths: list[str]
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def fetch(self, rows: np.ndarray) -> tuple[Sequence[Item], np.ndarray | None]:
+    """Returns the bytes of the files and their labels."""
+    return [self._bytes(row) for row in rows], None if self.num_classes is None else self.labels[rows]
+
+  def name(self, row: int) -> str:
+    """Returns the path of the file."""
+    return str(self.root / self.paths[row])
+
+  def group(self, row: int) -> str:
+    """Returns the path below the root, so that a moved folder splits alike."""
+    return self.paths[row]
+
+  def _bytes(self, row: int) -> Item:
+    try:
+      with open(f"{self.root}/{self.paths[row]}", "rb") as file:
+        return file.read(MAX_BYTES + 1)
+    except OSError as error:
+      return CorruptRecord(error.strerror or type(error).__name__)
+
+
+class FolderSource(FileSource):
+  """The pictures under `root`, sorted by split, then path."""
 
   def __init__(self, root: Path, *, image_size: int):
     self.root, self.image_size = root, image_size
@@ -55,28 +85,6 @@ class FolderSource(Source):
     self.num_classes = len(self.class_names)
     number = {name: i for i, name in enumerate(self.class_names)}
     self.labels = np.array([number[part[depth]] for part in parts], np.int32)
-
-  def __len__(self) -> int:
-    return len(self.paths)
-
-  def fetch(self, rows: np.ndarray) -> tuple[Sequence[Item], np.ndarray | None]:
-    """Returns the bytes of the files and the numbers of their class folders."""
-    return [self._bytes(row) for row in rows], None if self.num_classes is None else self.labels[rows]
-
-  def name(self, row: int) -> str:
-    """Returns the path of the file."""
-    return str(self.root / self.paths[row])
-
-  def group(self, row: int) -> str:
-    """Returns the path below the root, so that a moved folder splits alike."""
-    return self.paths[row]
-
-  def _bytes(self, row: int) -> Item:
-    try:
-      with open(self.name(row), "rb") as file:
-        return file.read(MAX_BYTES + 1)
-    except OSError as error:
-      return CorruptRecord(error.strerror or type(error).__name__)
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

@@ -5,8 +5,10 @@ shuffled anew each epoch; an epoch may end inside a batch). So the state of the 
 exact, and neither workers nor hosts nor devices change the order.
 """
 
+import atexit
 import contextlib
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -135,7 +137,22 @@ def epoch(
 def prefetched(
   batch: Callable[[int], HostBatch], start: int, stop: int, *, workers: int = 0, threads: int = 2, prefetch: int = 4
 ) -> Iterator[HostBatch]:
-  """Yields batch(start), ..., batch(stop - 1) in order, prepared ahead by grain in threads or worker processes."""
+  """Returns batch(start), ..., batch(stop - 1) in order, prepared ahead by grain in threads or worker processes."""
+  batches = _prefetched(batch, start, stop, workers=workers, threads=threads, prefetch=prefetch)
+  reference = weakref.ref(batches)
+
+  def close() -> None:  # an iterator left open would fail inside grain while the interpreter shuts down
+    if (left_open := reference()) is not None:
+      with contextlib.suppress(ValueError):  # another thread is inside it
+        left_open.close()
+
+  atexit.register(close)
+  return batches
+
+
+def _prefetched(
+  batch: Callable[[int], HostBatch], start: int, stop: int, *, workers: int, threads: int, prefetch: int
+) -> Iterator[HostBatch]:
   import grain  # 1.3 s: not for those who only name a source
 
   dataset = grain.MapDataset.range(start, stop).map(batch)

@@ -1,0 +1,1 @@
+"""Encoders, heads and decoders: Flax Linen modules used as pure functions by `init` and `apply`."""

@@ -1,0 +1,155 @@
+"""The vision transformer, an encoder of all patches or of the visible ones only."""
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ssljax import precision
+from ssljax.errors import UserError, nearest
+from ssljax.models.blocks import Blocks, Remat
+from ssljax.models.layers import Dense, LayerNorm
+from ssljax.models.patches import grid_shape, patchify
+from ssljax.models.positions import sincos_2d
+from ssljax.types import Array
+
+
+class Size(NamedTuple):
+  """Width of the residual stream, number of blocks, number of heads, hidden width of the MLP over width."""
+
+  width: int
+  depth: int
+  heads: int
+  mlp_ratio: float = 4.0
+
+
+SIZES = {
+  "Ti": Size(192, 12, 3),
+  "S": Size(384, 12, 6),
+  "B": Size(768, 12, 12),
+  "L": Size(1024, 24, 16),
+  "H": Size(1280, 32, 16),
+  "g": Size(1408, 40, 16, 6144 / 1408),
+}
+
+
+class PatchEmbed(nn.Module):
+  """One product for each patch, the same as a convolution with stride `patch`; a module for timm's name alone."""
+
+  features: int
+  dtype: precision.Dtype = "float32"
+
+  @nn.compact
+  def __call__(self, patches: Array) -> Array:
+    """Returns f32[B,N,features] for flattened patches[B,N,P]."""
+    return Dense(self.features, dtype=self.dtype, name="proj")(patches)
+
+
+class ViT(nn.Module):
+  """A pre-norm vision transformer.
+
+  Attributes:
+    variant: the size's letter (Ti, S, B, L, H, g); width, depth, heads and mlp_ratio override it one by one.
+    patch: side of a patch, pixels.
+    image_size: side of the images, pixels; sincos positions take images of other sizes too.
+    channels: channels of the images.
+    pooling: what "embedding" is: the cls token or the mean of the patch tokens, after the last norm.
+    positions: fixed sine-cosine or a learnt table.
+    cls_token: "learnt", or "none" to do without.
+    drop_path: probability of dropping a branch in the last block; it grows linearly from 0 in the first.
+    layer_scale: initial value of the branches' scales; None for no scales.
+    dtype: the type the operands of matrix products are rounded to.
+    remat: what the backward pass computes again: nothing, everything but block inputs ("full"), or everything
+      but the results of matrix products ("dots").
+
+  Raises:
+    UserError: sizes that do not fit each other, at construction.
+
+  Source: Dosovitskiy et al., An Image is Worth 16x16 Words, 2020, arXiv 2010.11929; initialisation of He et al.,
+  Masked Autoencoders Are Scalable Vision Learners, 2021, arXiv 2111.06377; size g of Zhai et al., Scaling Vision
+  Transformers, 2021, arXiv 2106.04560.
+  """
+
+  variant: Literal["Ti", "S", "B", "L", "H", "g"] = "B"
+  width: int | None = None
+  depth: int | None = None
+  heads: int | None = None
+  mlp_ratio: float | None = None
+  patch: int = 16
+  image_size: int = 224
+  channels: int = 3
+  pooling: Literal["cls", "mean"] = "cls"
+  positions: Literal["sincos", "learnt"] = "sincos"
+  cls_token: Literal["learnt", "none"] = "learnt"
+  drop_path: float = 0.0
+  layer_scale: float | None = None
+  dtype: precision.Dtype = "float32"
+  remat: Remat = "none"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.variant not in SIZES:
+      raise UserError(f"vit.ViT: variant {nearest(self.variant, SIZES)}")
+    if self.size.width % self.size.heads:
+      raise UserError(f"vit.ViT: width {self.size.width}, expected a multiple of heads={self.size.heads}")
+    if self.pooling == "cls" and self.cls_token == "none":
+      raise UserError('vit.ViT: pooling cls, expected mean where cls_token is "none"')
+    _ = self.grid
+
+  @property
+  def size(self) -> Size:
+    """The variant's size with the overrides applied."""
+    overrides = {key: getattr(self, key) for key in Size._fields if getattr(self, key) is not None}
+    return SIZES[self.variant]._replace(**overrides)
+
+  @property
+  def features(self) -> int:
+    """Length of the embedding."""
+    return self.size.width
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Rows and columns of patches in an image of `image_size`."""
+    return grid_shape(self.image_size, self.image_size, patch=self.patch)
+
+  def _positions(self, grid: tuple[int, int]) -> Array:
+    if self.positions == "sincos":
+      return jnp.asarray(sincos_2d(grid, self.features))
+    if grid != self.grid:
+      raise UserError(f"vit.ViT: images of {grid} patches, expected {self.grid} (image_size) with learnt positions")
+    return self.param("pos_embed", nn.initializers.normal(0.02), (1, grid[0] * grid[1], self.features))[0]
+
+  @nn.compact
+  def __call__(
+    self, images: Array, *, keep: Array | None = None, keys: Array | None = None, train: bool = False
+  ) -> dict[str, Array]:
+    """Returns "embedding" f32[B,D], "tokens" f32[B,N,D] (patches) and, where there is one, "cls" f32[B,D].
+
+    Args:
+      images: f32[B,H,W,C], normalised.
+      keep: int32[B,K], the patches to encode (N = K then); None for all.
+      keys: key[B], the examples' keys for stochastic depth; None for none.
+      train: unused, there are no batch statistics.
+    """
+    del train
+    if images.shape[-1] != self.channels:
+      raise UserError(f"vit.ViT: images of {images.shape[-1]} channels, expected channels={self.channels}")
+    patches = patchify(images, patch=self.patch)
+    positions = self._positions(grid_shape(*images.shape[1:3], patch=self.patch))
+    if keep is not None:  # pixels before the product: only what is kept is embedded
+      patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
+      positions = positions[keep]
+    x = PatchEmbed(self.features, dtype=self.dtype, name="patch_embed")(patches) + positions
+    if self.cls_token == "learnt":
+      cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.features))
+      x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, self.features)), x], axis=1)
+    hidden = round(self.size.mlp_ratio * self.features)
+    x = Blocks(
+      self.size.depth, self.size.heads, hidden, self.drop_path, self.layer_scale, self.dtype, self.remat, name="blocks"
+    )(x, keys)
+    return self._outputs(LayerNorm(name="norm")(x))
+
+  def _outputs(self, x: Array) -> dict[str, Array]:
+    cls, tokens = (None, x) if self.cls_token == "none" else (x[:, 0], x[:, 1:])
+    embedding = cls if self.pooling == "cls" else jnp.mean(tokens, axis=1)
+    return {"embedding": embedding, "tokens": tokens} | ({} if cls is None else {"cls": cls})

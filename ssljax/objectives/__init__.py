@@ -1,0 +1,1 @@
+"""Pretraining methods, one file each; the names a config may write as `"file.Class"`."""

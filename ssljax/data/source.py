@@ -2,8 +2,8 @@
 
 import abc
 import importlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -148,6 +148,16 @@ def open_source(spec: str, *, split: str = "train", image_size: int) -> Source:
   if not len(rows):
     raise UserError(f"data split: {split!r} of {spec} holds none of its {len(source)} records")
   return Subset(source, rows)
+
+
+def read_each(getitems: Callable[[list[int]], Sequence[Any]], rows: list[int]) -> list[Any]:
+  """Returns getitems(rows); where that fails, row by row, with a CorruptRecord in the place of each that fails."""
+  try:
+    return list(getitems(rows))
+  except Exception as error:  # riegeli and protobuf have no common type for damaged bytes
+    if len(rows) == 1:
+      return [CorruptRecord(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)]
+    return [record for row in rows for record in read_each(getitems, [row])]
 
 
 _EXAMPLES = {"arrayrecord": "DIR", "embedded": "photos", "folder": "DIR", "npz": "FILE.npz", "tfds": "mnist"}

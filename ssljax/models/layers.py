@@ -37,6 +37,16 @@ class LayerNorm(nn.LayerNorm):
   epsilon: float = LAYER_NORM_EPSILON
 
 
+class BatchNorm(nn.BatchNorm):
+  """Batch normalisation over the global batch in float32; running averages keep 0.9 of the old value a step.
+
+  (flax's momentum 0.9 is PyTorch's 0.1.)
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+
+
 def gelu(x: Array) -> Array:
   """Returns x Phi(x), the exact GELU (flax's default is the tanh approximation)."""
   return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))

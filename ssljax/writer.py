@@ -97,9 +97,14 @@ def _row(line: str) -> dict[str, float] | None:
     return None
   if not isinstance(row, dict) or not isinstance(row.get("step"), int):
     return None
-  if not all(value is None or isinstance(value, int | float) for value in row.values()):
+  if not all(value is None or is_number(value) for value in row.values()):
     return None
   return {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def is_number(value: object) -> bool:
+  """Returns whether a value read from JSON is a number a float can hold (JSON's integers have no limit)."""
+  return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _keep(path: pathlib.Path, last_step: int) -> None:

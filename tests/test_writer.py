@@ -60,7 +60,17 @@ def test_half_written_last_line(tmp_path, half):
   assert [row["step"] for row in read_metrics(tmp_path / FILE)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("line", ["rubbish", "[1]", '{"loss": 1}', '{"step": 1, "loss": "<b>"}', '{"step": "1"}'])
+@pytest.mark.parametrize(
+  "line",
+  [
+    "rubbish",
+    "[1]",
+    '{"loss": 1}',
+    '{"step": 1, "loss": "<b>"}',
+    '{"step": "1"}',
+    '{"step": 1, "a": 1' + "0" * 400 + "}",
+  ],
+)
 def test_a_bad_line_is_named(tmp_path, line):
   (tmp_path / FILE).write_text('{"step": 1}\n' + line + '\n{"step": 2}\n')
   with pytest.raises(UserError, match=r"metrics.jsonl line 2: found"):

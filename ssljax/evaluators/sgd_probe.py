@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -9,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ssljax import optim, schedules
 from ssljax.evaluators.features import Features
 from ssljax.evaluators.linear_probe import Linear
+from ssljax.schedules import Phase, Schedule
+from ssljax.transforms import Transform
 from ssljax.types import Array
 
 
@@ -26,7 +30,7 @@ class SGDProbe:
     learning_rate: for 256 examples a batch.
     batch_size: examples a step; the whole training split where that is smaller.
     epochs: passes over the training features, each in a new order; the last partial batch is left out.
-    warmup_epochs: of them with a linearly rising learning rate.
+    warmup_epochs: of them with a linearly rising learning rate; fewer than epochs.
     decay: "cosine" to 0, or "step": a tenth from 60 % and a hundredth from 80 % of the epochs on.
     momentum: decay of the sum of gradients.
     weight_decay: L2 penalty, on the kernel only.
@@ -60,25 +64,24 @@ class SGDProbe:
     predicted = classifier.logits(_batch_norm(f.test_x, mean, var)).argmax(-1)
     return {"sgd_probe": f.accuracy(np.asarray(predicted))}
 
-  def schedule(self, steps_per_epoch: int) -> optax.Schedule:
+  def schedule(self, steps_per_epoch: int) -> Schedule:
     """Returns step -> learning rate."""
     peak = self.learning_rate * self.batch_size / 256
     total, warmup = self.epochs * steps_per_epoch, self.warmup_epochs * steps_per_epoch
     if self.decay == "cosine":
-      return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(total, warmup + 1))
-    after = optax.piecewise_constant_schedule(peak, {int(0.6 * total): 0.1, int(0.8 * total): 0.1})
-    return lambda step: after(step) * jnp.minimum(1.0, step / max(warmup, 1)) if warmup else after(step)
+      return schedules.cosine(peak=peak, total_steps=total, warmup_steps=warmup)
+    rise = (Phase(name="warmup", curve=lambda n: peak * n / warmup, steps=warmup),) if warmup else ()
+    first, second = int(0.6 * total) - warmup, int(0.8 * total) - int(0.6 * total)
+    return Schedule((*rise, _hold(peak, first), _hold(peak / 10, second), _hold(peak / 100)))
 
-  def transformation(self, steps_per_epoch: int) -> optax.GradientTransformation:
+  def transformation(self, steps_per_epoch: int) -> Transform:
     """Returns the optimiser; the learning rate is outside the momentum, as in PyTorch."""
-    on_kernel = Linear(kernel=True, bias=False)
-    trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=0.001), on_kernel)
-    return optax.chain(
-      optax.add_decayed_weights(self.weight_decay, mask=on_kernel),
-      trust if self.optimizer == "lars" else optax.identity(),
-      optax.trace(self.momentum, nesterov=self.optimizer == "nesterov"),
-      optax.scale_by_learning_rate(self.schedule(steps_per_epoch)),
-    )
+    common = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+    rate = self.schedule(steps_per_epoch)
+    if self.optimizer == "lars":
+      return optim.lars(learning_rate=rate, **common).transform
+    acceleration = "nesterov" if self.optimizer == "nesterov" else "none"
+    return optim.sgd(learning_rate=rate, acceleration=acceleration, **common).transform
 
 
 def mae(*, batch_size: int = 16384, epochs: int = 90) -> SGDProbe:
@@ -106,6 +109,10 @@ def moco(*, batch_size: int = 256, epochs: int = 100) -> SGDProbe:
   return SGDProbe("sgd", 30.0, batch_size, epochs, warmup_epochs=0, decay="step", normalize="none")
 
 
+def _hold(value: float, steps: float = math.inf) -> Phase:
+  return Phase(name="constant", curve=lambda _: jnp.float32(value), steps=steps)
+
+
 def _batch_norm(x: Array, mean: Array, var: Array) -> Array:
   return (x - mean) * jax.lax.rsqrt(var + 1e-6)
 
@@ -121,21 +128,21 @@ def _train(x: Array, y: Array, *, probe: SGDProbe, num_classes: int) -> tuple[Li
   params = Linear(kernel, jnp.zeros(num_classes))
 
   def step(carry: tuple, rows: Array) -> tuple:
-    params, state, mean, var = carry
+    params, state, mean, var, count = carry
     batch, unbiased = x[rows], len(rows) / max(len(rows) - 1, 1)
     if probe.normalize == "batch":
       batch_mean, batch_var = batch.mean(0), batch.var(0)
       batch = _batch_norm(batch, batch_mean, batch_var)
       mean, var = 0.9 * mean + 0.1 * batch_mean, 0.9 * var + 0.1 * unbiased * batch_var
     grads = jax.grad(_cross_entropy)(params, batch, y[rows])
-    updates, state = optimizer.update(grads, state, params)
-    return (optax.apply_updates(params, updates), state, mean, var), None
+    updates, state = optimizer.update(grads, state, params, step=count)
+    return (optax.apply_updates(params, updates), state, mean, var, count + 1), None
 
   def epoch(carry: tuple, key: Array) -> tuple:
     order = jax.random.permutation(key, len(x))[: steps_per_epoch * probe.batch_size]
     return jax.lax.scan(step, carry, order.reshape(steps_per_epoch, probe.batch_size))
 
-  still = (jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]))
+  still = (jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]), jnp.int32(0))
   carry, _ = jax.lax.scan(epoch, (params, optimizer.init(params), *still), jax.random.split(order_key, probe.epochs))
   return carry[0], carry[2], carry[3]
 

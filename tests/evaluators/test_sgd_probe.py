@@ -37,11 +37,11 @@ def test_lars_step_is_the_published_one():
   probe = SGDProbe("lars", 0.1, 256, epochs=4, warmup_epochs=0, decay="step", weight_decay=0.01)
   optimizer = probe.transformation(100)
   state = optimizer.init(params)
-  updates, state = optimizer.update(grads, state, params)
+  updates, state = optimizer.update(grads, state, params, step=jnp.int32(0))
   params = jax.tree.map(jnp.add, params, updates)
   np.testing.assert_allclose(params.kernel, [[0.99989772, 2.00016737], [2.99969316, 3.99959088]], rtol=1e-7)
   np.testing.assert_allclose(params.bias, [0.95, -1.05], rtol=1e-6)
-  updates, state = optimizer.update(grads, state, params)
+  updates, state = optimizer.update(grads, state, params, step=jnp.int32(0))
   np.testing.assert_allclose(updates.bias, [-0.1 * 1.9 * 0.5] * 2, rtol=1e-6)
 
 
@@ -69,6 +69,6 @@ def test_one_step_by_hand():
 def test_running_statistics_are_pytorchs():
   """One batch: running = 0.9 start + 0.1 batch, with the unbiased variance."""
   x = FEATURES.train_x
-  _, mean, var = sgd_probe._train(x, FEATURES.train_y, probe=SGDProbe(epochs=1), num_classes=3)
+  _, mean, var = sgd_probe._train(x, FEATURES.train_y, probe=SGDProbe(epochs=1, warmup_epochs=0), num_classes=3)
   np.testing.assert_allclose(mean, 0.1 * x.mean(0), rtol=1e-5)
   np.testing.assert_allclose(var, 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-5)

@@ -27,20 +27,22 @@ class Jitter:
   order: Array
 
 
-def random_jitter(key: Array, *, strengths: Array, probability: Array) -> Jitter:
+def random_jitter(uniform: Array, *, strengths: Array, probability: Array) -> Jitter:
   """Returns the random jitter of one picture.
 
   Factors are U(max(0, 1 - s), 1 + s), the hue's turn U(-s, s), for `strengths` f32[4]; nothing changes with
   probability 1 - `probability`. Each of the 24 orders is as likely.
+
+  Args:
+    uniform: f32[6], independent U(0, 1) numbers: four factors, the order, whether to jitter.
+    strengths: f32[4], of brightness, contrast, saturation and hue.
+    probability: f32[], that anything changes.
   """
-  apply_key, factor_key, order_key = jax.random.split(key, 3)
   neutral = jnp.array([1.0, 1.0, 1.0, 0.0])
-  lowest = jnp.array([0.0, 0.0, 0.0, -0.5])
-  factors = jax.random.uniform(
-    factor_key, (4,), minval=jnp.maximum(lowest, neutral - strengths), maxval=neutral + strengths
-  )
-  applied = jax.random.bernoulli(apply_key, probability)
-  order = jnp.array(ORDERS)[jax.random.randint(order_key, (), 0, len(ORDERS))]
+  lowest = jnp.maximum(neutral - strengths, jnp.array([0.0, 0.0, 0.0, -0.5]))
+  factors = lowest + (neutral + strengths - lowest) * uniform[:4]
+  order = jnp.array(ORDERS)[(uniform[4] * len(ORDERS)).astype(jnp.int32)]
+  applied = uniform[5] < probability
   return Jitter(factors=jnp.where(applied, factors, neutral), order=order)
 
 
@@ -53,24 +55,21 @@ def jitter(rows: Array, draw: Jitter) -> Array:
 
   Source: torchvision's ColorJitter (v1, float images); Chen et al., 2020, arXiv 2002.05709, appendix A.
   """
-  place = jnp.argmax(draw.order == HUE, axis=-1)
-  for step in (0, 1, 2):
-    rows = _step(rows, draw, step, wanted=step < place)
+  place = jnp.argmax(draw.order == HUE, axis=-1)[:, None]
+  step = jnp.arange(4)
+  factor = jnp.take_along_axis(draw.factors, draw.order, axis=-1)
+  mean, gray = draw.order == CONTRAST, draw.order == SATURATION
+
+  def blends(rows: Array, wanted: Array, steps: slice) -> Array:
+    coefficients = jnp.stack([jnp.where(wanted, factor, 1.0), mean, gray])[..., steps]  # [3,B,3]
+    # A loop, not three calls: XLA would fuse them and compute the first blend again for the second and the third.
+    return jax.lax.scan(
+      lambda x, c: (blend(x, c[0], mean=c[1], gray=c[2]), None), rows, jnp.moveaxis(coefficients, -1, 0)
+    )[0]
+
+  rows = blends(rows, step < place, slice(0, 3))
   rows = turn_hue(rows, draw.factors[:, HUE])
-  for step in (1, 2, 3):
-    rows = _step(rows, draw, step, wanted=step > place)
-  return rows
-
-
-def _step(rows: Array, draw: Jitter, step: int, *, wanted: Array) -> Array:
-  operation = draw.order[:, step]
-  factor = jnp.take_along_axis(draw.factors, operation[:, None], axis=1)[:, 0]
-  return blend(
-    rows,
-    jnp.where(wanted, factor, 1.0),
-    mean=(operation == CONTRAST).astype(jnp.float32),
-    gray=(operation == SATURATION).astype(jnp.float32),
-  )
+  return blends(rows, step > place, slice(1, 4))
 
 
 def blend(rows: Array, factor: Array, *, mean: Array, gray: Array) -> Array:

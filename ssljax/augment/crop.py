@@ -1,13 +1,13 @@
 """Random resized crop, flip and resize as one separable resampling: two small matrix products a picture.
 
-Pictures lie as rows of colour planes, f32[B,H,3,W]: then both products are plain ones, [h,H] x [H,3W] down the
-columns and [3h,W] x [W,w] along the rows, without a transpose between them.
+The result lies as rows of colour planes, f32[B,h,3,w], and so it stays for colour and blur: every product is then
+a plain one of matrices, [h,H] x [H,3W] down the columns and [3h,W] x [W,w] along the rows, and colours are computed
+on whole planes.
 """
 
 import math
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from ssljax.precision import Dtype
@@ -16,14 +16,10 @@ from ssljax.types import Array
 Filter = Literal["bilinear", "bicubic"]
 RATIO = (3 / 4, 4 / 3)  # width / height of a random crop, everywhere in the literature
 TRIES = 10
+NUMBERS = 2 * TRIES + 2  # how many random numbers a box takes
 
 
-def to_rows(images: Array) -> Array:
-  """Returns images [B,H,W,3] as rows of planes f32[B,H,3,W], values as they are (0 to 255 for uint8)."""
-  return jnp.swapaxes(images, -1, -2).astype(jnp.float32)
-
-
-def random_box(key: Array, aspect: Array, *, scale: Array, ratio: tuple[float, float] = RATIO) -> Array:
+def random_box(uniform: Array, aspect: Array, *, scale: Array, ratio: tuple[float, float] = RATIO) -> Array:
   """Returns one random box f32[4] = (left, top, right, bottom) in shares of the canvas.
 
   The area is a share U(scale) of the original picture and width / height is log-uniform in `ratio`, measured in
@@ -31,7 +27,7 @@ def random_box(key: Array, aspect: Array, *, scale: Array, ratio: tuple[float, f
   first that fits is taken; if none fits, the largest centred box of an allowed ratio.
 
   Args:
-    key: key[] of this example and view.
+    uniform: f32[22], independent U(0, 1) numbers: ten areas, ten ratios, the place from left and top.
     aspect: f32[], width / height of the original.
     scale: f32[2], the smallest and the largest share of the area.
     ratio: the smallest and the largest width / height.
@@ -39,13 +35,13 @@ def random_box(key: Array, aspect: Array, *, scale: Array, ratio: tuple[float, f
   Source: Szegedy et al., Going Deeper with Convolutions, 2014, arXiv 1409.4842; torchvision's RandomResizedCrop.
   Differs from the reference: boxes are real numbers, not whole pixels of the original.
   """
-  area_key, ratio_key, place_key = jax.random.split(key, 3)
-  area = jax.random.uniform(area_key, (TRIES,), minval=scale[0], maxval=scale[1])
-  shape = jnp.exp(jax.random.uniform(ratio_key, (TRIES,), minval=math.log(ratio[0]), maxval=math.log(ratio[1])))
+  area = scale[0] + (scale[1] - scale[0]) * uniform[:TRIES]
+  low, high = map(math.log, ratio)
+  shape = jnp.exp(low + (high - low) * uniform[TRIES:-2])
   sides = jnp.sqrt(jnp.stack([area * shape / aspect, area * aspect / shape]))  # [2, TRIES]: width, height
   fits = jnp.all(sides <= 1, axis=0)
   side = jnp.where(fits.any(), sides[:, jnp.argmax(fits)], _largest(aspect, ratio))
-  place = jnp.where(fits.any(), jax.random.uniform(place_key, (2,)), 0.5)
+  place = jnp.where(fits.any(), uniform[-2:], 0.5)
   corner = place * (1 - side)
   return jnp.concatenate([corner, corner + side])
 
@@ -66,15 +62,15 @@ def flip(boxes: Array) -> Array:
   return boxes[..., jnp.array([2, 1, 0, 3])]
 
 
-def resample(rows: Array, boxes: Array, *, size: int, filter: Filter, dtype: Dtype = "float32") -> Array:
-  """Returns V views of each picture, f32[B,V,size,3,size] for rows f32[B,H,3,W] and boxes f32[B,V,4].
+def resample(images: Array, boxes: Array, *, size: int, filter: Filter, dtype: Dtype = "float32") -> Array:
+  """Returns V views of each picture as rows of planes, f32[B,V,size,3,size].
 
-  out[v] = Y[v] rows X[v]^T with the interpolation matrices of the box's vertical and horizontal edges. The filter
+  out[v] = Y[v] image X[v]^T with the interpolation matrices of the box's vertical and horizontal edges. The filter
   is widened when shrinking (anti-aliased), as Pillow's `resize(box=...)` does. Bicubic may overshoot the range.
 
   Args:
-    rows: the pictures, rows of planes.
-    boxes: what to cut, shares of the canvas; right < left mirrors.
+    images: [B,H,W,3], uint8 or float; the result has their range.
+    boxes: f32[B,V,4], what to cut (left, top, right, bottom in shares of the canvas); right < left mirrors.
     size: side of the result in pixels.
     filter: the interpolation kernel.
     dtype: what the operands are rounded to; sums are float32. Whole pixel values 0 to 255 are exact in bfloat16.
@@ -82,10 +78,10 @@ def resample(rows: Array, boxes: Array, *, size: int, filter: Filter, dtype: Dty
   Differs from the reference: torchvision cuts first, so that pixels beyond the box never enter the filter.
   """
   left, top, right, bottom = jnp.moveaxis(boxes, -1, 0)
-  vertical = interpolation(top, bottom, inputs=rows.shape[1], outputs=size, filter=filter)
-  horizontal = interpolation(left, right, inputs=rows.shape[3], outputs=size, filter=filter)
-  short = product("bvyi,bicj->bvycj", vertical, rows, dtype=dtype)
-  return product("bvycj,bvxj->bvycx", short, horizontal, dtype=dtype)
+  vertical = interpolation(top, bottom, inputs=images.shape[1], outputs=size, filter=filter)
+  horizontal = interpolation(left, right, inputs=images.shape[2], outputs=size, filter=filter)
+  short = product("bvyi,bijc->bvyjc", vertical, images, dtype=dtype)
+  return product("bvycj,bvxj->bvycx", jnp.swapaxes(short, -1, -2), horizontal, dtype=dtype)
 
 
 def product(equation: str, a: Array, b: Array, *, dtype: Dtype) -> Array:

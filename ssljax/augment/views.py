@@ -3,75 +3,18 @@
 import dataclasses
 from typing import Literal
 
-import flax
 import jax
 import jax.numpy as jnp
 
 from ssljax import errors
-from ssljax.augment import blur, color, crop
+from ssljax.augment import blur, chunks, color, crop
+from ssljax.augment.draw import GLOBAL, LOCAL, Draw, draw_views
 from ssljax.augment.normalize import STATISTICS, Statistics, denormalize, normalize
 from ssljax.augment.recipes import RECIPES, Recipe, View
 from ssljax.precision import Dtype
 from ssljax.types import Array, Batch
 
 Name = Literal["none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "swav"]
-GLOBAL, LOCAL = range(2)  # which kind of view a key is for; the numbers are part of a run's identity
-CROP, FLIP, JITTER, GRAY, BLUR, SIGMA, SOLARIZE = range(7)  # which operation; likewise
-
-
-@flax.struct.dataclass
-class Draw:
-  """The random numbers of a view; every leaf has the axes of the keys it was drawn from in front.
-
-  Attributes:
-    box: f32[...,4], what is cut (left, top, right, bottom in shares of the canvas); right < left mirrors.
-    jitter: the colour jitter.
-    gray: bool[...], whether it turns gray.
-    blur: bool[...], whether it is blurred.
-    sigma: f32[...], by how many pixels.
-    solarize: bool[...], whether it is solarised.
-  """
-
-  box: Array
-  jitter: color.Jitter
-  gray: Array
-  blur: Array
-  sigma: Array
-  solarize: Array
-
-
-def draw_view(key: Array, aspect: Array, view: View) -> Draw:
-  """Returns the random numbers of one view of one picture; each operation has a key of its own."""
-
-  def chance(operation: int, probability: Array) -> Array:
-    return jax.random.bernoulli(jax.random.fold_in(key, operation), probability)
-
-  box = crop.random_box(jax.random.fold_in(key, CROP), aspect, scale=jnp.asarray(view.crop))
-  low, high = blur.SIGMA
-  return Draw(
-    box=jnp.where(chance(FLIP, view.flip), crop.flip(box), box),
-    jitter=color.random_jitter(
-      jax.random.fold_in(key, JITTER), strengths=jnp.asarray(view.jitter), probability=view.jitter_probability
-    ),
-    gray=chance(GRAY, view.gray),
-    blur=chance(BLUR, view.blur),
-    sigma=jax.random.uniform(jax.random.fold_in(key, SIGMA), minval=low, maxval=high),
-    solarize=chance(SOLARIZE, view.solarize),
-  )
-
-
-def draw_views(keys: Array, aspect: Array, views: tuple[View, ...], *, kind: int) -> Draw:
-  """Returns the random numbers of V views of each picture, leaves [B,V,...], for keys key[B] and aspect f32[B].
-
-  The key of a view is folded from (example, kind, position among its kind): another view more changes none.
-  """
-  stacked = jax.tree.map(lambda *values: jnp.array(values), *views)
-
-  def one(key: Array, aspect: Array, number: Array, view: View) -> Draw:
-    return draw_view(jax.random.fold_in(jax.random.fold_in(key, kind), number), aspect, view)
-
-  each_view = jax.vmap(one, in_axes=(None, None, 0, 0))
-  return jax.vmap(each_view, in_axes=(0, 0, None, None))(keys, aspect, jnp.arange(len(views)), stacked)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,9 +68,9 @@ class Views:
   @property
   def produces(self) -> tuple[str, ...]:
     """The leaves this adds to the batch: ("image",), ("views",) or ("views", "local_views")."""
-    if len(self._views(GLOBAL)) < 2:
+    if len(self._row.views) < 2:
       return ("image",)
-    return ("views", "local_views") if self._views(LOCAL) else ("views",)
+    return ("views", "local_views") if self._local_views else ("views",)
 
   def __call__(self, keys: Array, batch: Batch) -> dict[str, Array]:
     """Returns the batch with its canvas uint8[B,S,S,3] replaced by what `produces` names.
@@ -139,19 +82,18 @@ class Views:
       keys: key[B], one per example: an example's key alone decides its views, not its place in the batch.
       batch: `image` uint8[B,S,S,3] and `aspect` f32[B], width / height of the original.
     """
-    views, local_views = self._views(GLOBAL), self._views(LOCAL)
-    if not views:
+    if not self._row.views:
       return self.evaluate(batch)
-    made = self._make(keys, batch, views, kind=GLOBAL, size=self.size)
-    result = _without_canvas(batch) | ({"views": made} if len(views) > 1 else {"image": made[:, 0]})
-    if local_views:
-      result["local_views"] = self._make(keys, batch, local_views, kind=LOCAL, size=self._local_size)
+    views = self._make(keys, batch, self._views, first=GLOBAL, size=self.size)
+    result = _without_canvas(batch) | ({"image": views[:, 0]} if len(self._views) == 1 else {"views": views})
+    if self._local_views:
+      result["local_views"] = self._make(keys, batch, self._local_views, first=LOCAL, size=self._local_size)
     return result
 
   def evaluate(self, batch: Batch) -> dict[str, Array]:
     """Returns the batch with `image` f32[B,s,s,3], the largest centred square of each original, normalised."""
     boxes = crop.center_box(batch["aspect"])[:, None]
-    rows = crop.resample(crop.to_rows(batch["image"]), boxes, size=self.size, filter=self._filter, dtype=self.dtype)
+    rows = crop.resample(batch["image"], boxes, size=self.size, filter=self._filter, dtype=self.dtype)
     return _without_canvas(batch) | {"image": self._finish(_to_unit(rows[:, 0]))}
 
   def restore(self, images: Array) -> Array:
@@ -174,21 +116,31 @@ class Views:
   def _local_size(self) -> int:
     return self.local_size or max(8, round(self.size * 3 / 7 / 8) * 8)
 
-  def _views(self, kind: int) -> tuple[View, ...]:
-    views = (self._row.views, self._row.local_views)[kind]
-    if kind == LOCAL and self.num_local is not None:
-      views = views[:1] * self.num_local
-    scale = (self.crop_scale, self.local_crop_scale)[kind]
+  @property
+  def _views(self) -> tuple[View, ...]:
+    return self._adjust(self._row.views, self.crop_scale)
+
+  @property
+  def _local_views(self) -> tuple[View, ...]:
+    views = self._row.local_views
+    return self._adjust(views if self.num_local is None else views[:1] * self.num_local, self.local_crop_scale)
+
+  def _adjust(self, views: tuple[View, ...], scale: tuple[float, float] | None) -> tuple[View, ...]:
     return tuple(
-      view.replace(crop=scale or view.crop, jitter=tuple(self.strength * s for s in view.jitter)) for view in views
+      view.replace(crop=tuple(scale or view.crop), jitter=tuple(self.strength * s for s in view.jitter))
+      for view in views
     )
 
-  def _make(self, keys: Array, batch: Batch, views: tuple[View, ...], *, kind: int, size: int) -> Array:
-    draws = draw_views(keys, batch["aspect"], views, kind=kind)
-    rows = crop.to_rows(batch["image"])
-    rows = _to_unit(crop.resample(rows, draws.box, size=size, filter=self._filter, dtype=self.dtype))
-    each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (rows, draws))
-    return self._finish(_paint(*each, views=views, dtype=self.dtype)).reshape(len(keys), len(views), size, size, 3)
+  def _make(self, keys: Array, batch: Batch, views: tuple[View, ...], *, first: int, size: int) -> Array:
+    draws = draw_views(keys, batch["aspect"], views, first=first)
+
+    def render(images: Array, draws: Draw) -> Array:
+      rows = crop.resample(images, draws.box, size=size, filter=self._filter, dtype=self.dtype)
+      each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (_to_unit(rows), draws))
+      rows = _paint(*each, views=views, dtype=self.dtype)
+      return self._finish(rows).reshape(len(images), len(views), size, size, 3)
+
+    return chunks.map_chunks(render, batch["image"], draws, example_bytes=len(views) * size * size * 3 * 4)
 
   def _finish(self, rows: Array) -> Array:
     return normalize(jnp.swapaxes(rows, -1, -2), self._statistics)

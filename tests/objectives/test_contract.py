@@ -1,0 +1,149 @@
+"""What every objective promises the trainer. A new file in objectives/ needs one tiny config here."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssljax import sharding, tree
+from ssljax.build import build, names
+
+BATCH, SIZE = 16, 8
+VIT = dict(name="vit.ViT", variant="Ti", width=16, depth=2, heads=2, patch=4, image_size=SIZE)
+TINY = {
+  "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
+  "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
+}
+LOSS_KEY = jax.random.key(7)
+# Compiling is what takes the time here, not running: seven times faster so.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+COLLECTIVES = ("all-to-all", "collective-permute", "all-gather", "all-reduce")
+
+
+def test_every_objective_is_here():
+  assert sorted(TINY) == names("objectives")
+
+
+def make_batch(keys):
+  """Leaves an augmented batch may have, those of `keys` and the position in the stream."""
+  draw = np.random.default_rng(0).normal
+  leaves = {
+    "image": lambda: draw(size=(BATCH, SIZE, SIZE, 3)),
+    "views": lambda: draw(size=(BATCH, 2, SIZE, SIZE, 3)),
+    "local_views": lambda: draw(size=(BATCH, 2, SIZE // 2, SIZE // 2, 3)),
+  }
+  index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
+  return {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys} | {"index": jnp.asarray(index)}
+
+
+def train_like_step(objective):
+  """What the trainer does with an objective, the optimiser left out."""
+
+  def step(params, state, batch):
+    def loss(params):
+      out = objective.loss(params, state, batch, rng=LOSS_KEY, step=jnp.int32(3))
+      return out.loss, out
+
+    (_, out), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    return out, gradients, objective.post_update(params, out.state, step=jnp.int32(3))
+
+  return step
+
+
+@pytest.fixture(scope="module", params=sorted(TINY))
+def tiny(request):
+  """One objective, initialised, with its compiled step and that step's result."""
+  objective = build({"name": request.param} | TINY[request.param], "objectives", where="objective")
+  batch = make_batch(objective.batch_keys)
+  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
+  function = train_like_step(objective)
+  step = jax.jit(function, compiler_options=QUICK)
+  return types.SimpleNamespace(
+    objective=objective, batch=batch, params=params, state=state, function=function, step=step,
+    result=step(params, state, batch),
+  )  # fmt: skip
+
+
+def shapes(pytree):
+  return jax.tree.map(lambda x: (x.shape, x.dtype), pytree)
+
+
+def close(found, expected, rtol=1e-4, atol=1e-5):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected)
+
+
+def test_abstract_init_equals_real_init(tiny):
+  abstract = jax.eval_shape(tiny.objective.init, jax.random.key(0), tiny.batch)
+  assert shapes(abstract) == shapes((tiny.params, tiny.state))
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(tiny.params))
+
+
+def test_state_keeps_its_tree_through_loss_and_post_update(tiny):
+  out, _, (params, state) = tiny.result
+  assert shapes(out.state) == shapes(tiny.state)
+  assert shapes((params, state)) == shapes((tiny.params, tiny.state))
+
+
+def test_loss_and_gradient_are_finite(tiny):
+  out, gradients, after = tiny.result
+  assert out.loss.shape == () and out.loss.dtype == jnp.float32
+  for name, leaf in tree.named_leaves((out, gradients, after)):
+    assert bool(jnp.isfinite(leaf).all()), name
+  assert any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradients))
+
+
+def test_metrics_are_scalars_in_groups(tiny):
+  for name, value in tiny.result[0].metrics.items():
+    assert value.shape == () and name.count("/") == 1, name
+
+
+def test_what_the_optimiser_must_not_move_is_in_the_state(tiny):
+  held = [name for name, _ in tree.named_leaves(tiny.params)]
+  assert not [name for name in held if any(word in name for word in ("teacher", "queue", "center", "batch_stats"))]
+
+
+def test_order_of_the_batch_does_not_matter(tiny):
+  order = np.random.default_rng(1).permutation(BATCH)
+  out, gradients, _ = tiny.step(tiny.params, tiny.state, jax.tree.map(lambda x: x[order], tiny.batch))
+  close((out.loss, gradients), (tiny.result[0].loss, tiny.result[1]))
+
+
+def test_eight_devices_equal_one_with_few_collectives(tiny):
+  mesh = sharding.make_mesh()
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  with jax.set_mesh(mesh):
+    inputs = jax.device_put((tiny.params, tiny.state), everywhere)
+    batch = jax.device_put(tiny.batch, sharding.batch_sharding(mesh))
+    compiled = jax.jit(tiny.function, out_shardings=everywhere).lower(*inputs, batch).compile(QUICK)
+    out, gradients, after = compiled(*inputs, batch)
+  assert float(out.loss) == pytest.approx(float(tiny.result[0].loss), rel=1e-5)
+  close((gradients, after), tiny.result[1:])
+  text = compiled.as_text()
+  count = {name: text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES}
+  assert count["all-to-all"] == count["collective-permute"] == 0, count
+  assert count["all-gather"] <= 4, count
+
+
+def test_accumulation_is_exact_through_weight(tiny):
+  if tiny.objective.couples_examples:
+    pytest.skip("the trainer refuses to accumulate a loss that couples examples")
+  # Each half twice over: as many rows as the whole batch, so nothing is compiled anew.
+  halves = [jax.tree.map(lambda x, i=i: jnp.concatenate([x[i::2]] * 2), tiny.batch) for i in range(2)]
+  results = [tiny.step(tiny.params, tiny.state, half) for half in halves]
+  weights = np.array([float(out.weight) for out, _, _ in results])
+  mean = lambda a, b: (weights[0] * a + weights[1] * b) / weights.sum()
+  found = jax.tree.map(mean, *((out.loss, gradients) for out, gradients, _ in results))
+  close(found, (tiny.result[0].loss, tiny.result[1]))
+  assert weights.sum() == pytest.approx(2 * float(tiny.result[0].weight))
+
+
+def test_encode_takes_images_alone_and_each_for_itself(tiny):
+  images = make_batch(("image",))["image"]
+  encode = jax.jit(tiny.objective.encode, compiler_options=QUICK)
+  found = encode(tiny.params, tiny.state, {"image": images})
+  assert found["embedding"].ndim == 2 and all(len(value) == BATCH for value in found.values())
+  mixed = encode(tiny.params, tiny.state, {"image": images.at[1:].set(images[1:] * 3)})
+  close(jax.tree.map(lambda x: x[0], mixed), jax.tree.map(lambda x: x[0], found))
+  assert float(jnp.abs(mixed["embedding"][1] - found["embedding"][1]).max()) > 1e-3

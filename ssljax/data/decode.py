@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 2**26
@@ -43,6 +43,8 @@ def decode(data: bytes, *, size: int) -> Picture:
     return _decode_any(data, size)
   except CorruptRecord:
     raise
+  except UnidentifiedImageError:
+    raise CorruptRecord("not a picture of a known format") from None
   except (
     Exception
   ) as error:  # decoders fail on hostile bytes with a dozen unrelated types (struct.error, SyntaxError...)

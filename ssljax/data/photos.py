@@ -68,16 +68,19 @@ class PhotoSource(Source):
 
   def fetch(self, rows: np.ndarray) -> tuple[Sequence[Item], np.ndarray | None]:
     """Returns uint8[side,side,3] crops and the numbers of their photographs."""
-    test = rows >= len(self.own_splits["train"])
-    labels = np.where(test, (rows - len(self.own_splits["train"])) // TEST_CROPS, rows // TRAIN_CROPS)
+    labels, test = self.labels(rows), rows >= len(self.own_splits["train"])
     chance = np.stack([mix(rows * 2 + axis + 1) for axis in (0, 1)]) / 2.0**64
     crops = [self._crop(*place) for place in zip(labels.tolist(), test.tolist(), *chance.tolist(), strict=True)]
-    return crops, labels.astype(np.int32)
+    return crops, labels
+
+  def labels(self, rows: np.ndarray) -> np.ndarray:
+    """Returns int32[n], the photographs of rows int64[n]."""
+    train = len(self.own_splits["train"])
+    return np.where(rows < train, rows // TRAIN_CROPS, (rows - train) // TEST_CROPS).astype(np.int32)
 
   def name(self, row: int) -> str:
     """Returns FILE[row]."""
-    _, labels = self.fetch(np.array([row]))
-    return f"{self.files[labels[0]]}[{row}]"
+    return f"{self.files[self.labels(np.array(row))]}[{row}]"
 
   def _crop(self, label: int, test: bool, down: float, across: float) -> np.ndarray:
     photo = self._photo(label)

@@ -72,7 +72,9 @@ class Stream:
     rows = self.rows(positions)
     arrays, errors = self.source.read(rows)
     skipped = [self._skip(arrays, i, int(rows[i]), reason) for i, reason in sorted(errors.items())]
-    return HostBatch(arrays | {"index": _words(positions)}, tuple(name for names in skipped for name in names))
+    return HostBatch(
+      arrays | {"index": _words(positions)}, tuple(dict.fromkeys(line for lines in skipped for line in lines))
+    )
 
   def rows(self, positions: np.ndarray) -> np.ndarray:
     """Returns the source rows int64[n] at positions int64[n] of the endless permutation."""

@@ -26,7 +26,7 @@ from ssljax.errors import UserError, nearest
 
 TEST_SHARE = 0.1
 VALIDATION = ("validation", "val", "valid")
-_GRAMMAR = re.compile(r"(?P<name>\w+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?")
+_GRAMMAR = re.compile(r"(?P<name>[\w-]+)(?:\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?")
 _BOUND = re.compile(r"(?P<number>\d+)|(?P<percent>\d+(?:\.\d+)?)%")
 
 
@@ -100,7 +100,7 @@ def named(name: str, *, own: Mapping[str, Rows], size: int, group: Callable[[int
   if name == "test" and validation:
     return own[validation[0]]
   raise UserError(
-    f"data split: unknown split {nearest(name, {*own, 'all'} | ({'train', 'test'} if not own else set()))}"
+    f"data split: unknown split {nearest(name, {*own, 'all'} | ({'train', 'test'} if len(own) < 2 else set()))}"
   )
 
 

@@ -64,7 +64,7 @@ class TfdsSource(Source):
     try:
       import tensorflow_datasets as tfds
     except ImportError:
-      raise UserError(f'data source: tfds:{self.where} needs tensorflow-datasets: pip install "ssljax[data]"') from None
+      raise UserError(f'data source: tfds:{self.where} needs tensorflow-datasets: pip install "ssljax[tfds]"') from None
     builder = tfds.builder_from_directory(self.folder)
     stored = getattr(builder.info.file_format, "value", None)
     if stored != "array_record":

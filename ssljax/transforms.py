@@ -205,33 +205,3 @@ def ema_params(opt_state: PyTree) -> Params | None:
   """Returns the averaged parameters held in an optimiser's state, or None where there are none."""
   leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, EmaState))
   return next((leaf.average for leaf in leaves if isinstance(leaf, EmaState)), None)
-
-
-class SkipState(NamedTuple):
-  """The wrapped optimiser's state, and i32[] counts of updates skipped: in all, and since the last good one."""
-
-  inner: PyTree
-  total: Array
-  consecutive: Array
-
-
-def skip_nonfinite(transform: optax.GradientTransformation) -> Transform:
-  """Returns `transform` that leaves parameters and its own state alone where any gradient is NaN or infinite.
-
-  `optax.apply_if_finite` applies the NaN once its limit of consecutive errors is reached; this one never does.
-  """
-  inner = optax.with_extra_args_support(transform)
-
-  def init(params: Params) -> SkipState:
-    return SkipState(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
-
-  def update(updates: PyTree, state: SkipState, params: Params = None, **extra: Any):
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(updates)]))
-    moved, after = inner.update(updates, state.inner, params, **extra)
-    select = lambda new, old: jnp.where(finite, new, old)
-    skipped = 1 - finite.astype(jnp.int32)
-    counts = (state.total + skipped, (state.consecutive + skipped) * skipped)
-    kept = jax.tree.map(select, after, state.inner)
-    return jax.tree.map(lambda u: select(u, jnp.zeros_like(u)), moved), SkipState(kept, *counts)
-
-  return Transform(init, update)

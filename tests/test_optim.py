@@ -15,6 +15,7 @@ from ssljax.schedules import linear
 P, B = [[1.0, 2.0], [3.0, 4.0]], [1.0, -1.0]
 GP, GB = [[0.1, -0.2], [0.3, 0.4]], [0.5, 0.5]
 LAYERS = 3
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 
 
 def arrays(**leaves):
@@ -24,12 +25,13 @@ def arrays(**leaves):
 def run(optimizer, params, gradients, steps=1):
   """Returns the parameters after `steps` steps with the same gradients, and the state."""
   transform = optimizer.transform
-  state = transform.init(params)
 
-  @jax.jit
   def one(params, state, step):
     updates, state = transform.update(gradients, state, params, step=step)
     return optax.apply_updates(params, updates), state
+
+  state = jax.jit(transform.init, compiler_options=QUICK)(params)
+  one = jax.jit(one, compiler_options=QUICK)
 
   for step in range(steps):
     params, state = one(params, state, jnp.int32(step))
@@ -39,7 +41,7 @@ def run(optimizer, params, gradients, steps=1):
 def random_tree(seed, depth=LAYERS):
   """A ViT in small: stacked blocks, embeddings, a final norm, a head."""
   rng = np.random.default_rng(seed)
-  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
   blocks = {"mlp": {"kernel": draw(depth, 4, 6), "bias": draw(depth, 6)}, "norm": {"scale": draw(depth, 4)}}
   encoder = {
     "patch_embed": {"kernel": draw(5, 4)},
@@ -151,7 +153,7 @@ def test_a_stack_is_as_many_parameters(optimizer):
 
 def test_only_matrices_are_decayed_and_no_decay_spares_more():
   params = random_tree(0)
-  zeros = jax.tree.map(jnp.zeros_like, params)
+  zeros = jax.tree.map(np.zeros_like, params)
   optimizer = optim.adamw(learning_rate=1.0, weight_decay=0.5, no_decay=("cls_token",))
   moved, _ = run(optimizer, params, zeros)
   ratio = {name: float(np.mean(new / old)) for (name, new), (_, old) in zip(named(moved), named(params), strict=True)}
@@ -160,7 +162,7 @@ def test_only_matrices_are_decayed_and_no_decay_spares_more():
 
 
 def named(tree):
-  return [("/".join(k.key for k in path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+  return [("/".join(k.key for k in path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def test_layer_decay_equals_mae_fine_tuning():
@@ -168,7 +170,7 @@ def test_layer_decay_equals_mae_fine_tuning():
   params = random_tree(0, depth)
   params["decoder"] = {"blocks": {"kernel": jnp.ones((2, 3, 3))}}
   optimizer = optim.sgd(learning_rate=1.0, momentum=0.0, layer_decay=decay)
-  moved, _ = run(optimizer, jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.ones_like, params))
+  moved, _ = run(optimizer, jax.tree.map(np.zeros_like, params), jax.tree.map(np.ones_like, params))
   scale = {name: -np.asarray(leaf) for name, leaf in named(moved)}
   np.testing.assert_allclose(scale["encoder/patch_embed/kernel"], 0.003697, rtol=1e-3)
   np.testing.assert_allclose(scale["encoder/cls_token"], decay**13, rtol=1e-5)
@@ -232,23 +234,6 @@ def test_ema_averages_the_new_parameters_in_float32():
   assert transforms.ema_params(without) is None
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nonfinite_updates_change_nothing_and_are_counted(bad):
-  transform = transforms.skip_nonfinite(optim.adamw(learning_rate=0.1, weight_decay=0.1, ema=0.9).transform)
-  params = arrays(w=P, b=B)
-  good, broken = arrays(w=GP, b=GB), arrays(w=GP, b=[bad, 1.0])
-  update = jax.jit(transform.update)
-  _, state = update(good, transform.init(params), params, step=0)
-  skipped = state
-  for step in range(20):  # optax.apply_if_finite would give in after its limit
-    updates, skipped = update(broken, skipped, params, step=step)
-    jax.tree.map(lambda u: np.testing.assert_array_equal(u, 0.0), updates)
-  jax.tree.map(np.testing.assert_array_equal, skipped.inner, state.inner)
-  assert (int(skipped.total), int(skipped.consecutive)) == (20, 20)
-  updates, after = update(good, skipped, params, step=20)
-  assert (int(after.total), int(after.consecutive)) == (20, 0) and float(jnp.abs(updates["w"]).min()) > 0
-
-
 @pytest.mark.parametrize(
   ("keys", "message"),
   [
@@ -285,4 +270,4 @@ def test_every_optimiser_is_built_from_a_config_section(name):
   assert isinstance(optimizer, optim.Optimizer) and dataclasses.is_dataclass(optimizer)
   assert float(optimizer.learning_rate(2)) == pytest.approx(2e-3)
   moved, state = run(optimizer, random_tree(0), random_tree(1), 2)
-  assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((moved, state)))
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((moved, state)))

@@ -83,8 +83,8 @@ def _parser() -> argparse.ArgumentParser:
   prepare = _command(data_commands, "prepare", "data_prepare", "write ArrayRecord shards with a manifest")
   prepare.add_argument("--source", required=True, metavar="KIND:WHERE", help="folder:DIR or npz:FILE")
   prepare.add_argument("--out", required=True, metavar="DIR")
-  prepare.add_argument("--shards", type=int, default=1)
-  prepare.add_argument("--licence", default="unknown", help="written to the manifest")
+  prepare.add_argument("--shards", type=int, default=8, help="files a split (default 8)")
+  prepare.add_argument("--licence", help="written to the manifest (default: what the source tells)")
 
   report = _command(commands, "report", "report", "one self-contained HTML page of one or several runs")
   report.add_argument("dirs", nargs="+", metavar="DIR")

@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ PREEMPTED = 75  # exit code: start me again
 
 def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax train`."""
+  begun = time.time()
   config = load_config(options.config, options.overrides)
   folder = workdirs.prepare(options.workdir)
   origin = _origin(options.origin)
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
   except Diverged as diverged:
     print(f"error: {diverged}", file=sys.stderr)
     return 1
-  final.finish(assembled, state, measure, folder)
+  final.finish(assembled, state, measure, folder, begun=begun)
   return 0
 
 

@@ -92,6 +92,8 @@ class ViT(nn.Module):
       raise UserError(f"vit.ViT: variant {nearest(self.variant, SIZES)}")
     if self.size.width % self.size.heads:
       raise UserError(f"vit.ViT: width {self.size.width}, expected a multiple of heads={self.size.heads}")
+    if self.positions == "sincos" and self.size.width % 4:
+      raise UserError(f"vit.ViT: width {self.size.width}, expected a multiple of 4 for sincos positions")
     if self.pooling == "cls" and self.cls_token == "none":
       raise UserError('vit.ViT: pooling cls, expected mean where cls_token is "none"')
     _ = self.grid

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ssljax import build, schedules
+from ssljax import build, durations
 from ssljax.errors import UserError
 
 Section = Mapping[str, Any]
@@ -155,7 +155,7 @@ def resolve_durations(config: Any, *, batch_size: int, num_examples: int) -> Any
   if isinstance(config, list | tuple):
     return [resolve_durations(v, batch_size=batch_size, num_examples=num_examples) for v in config]
   if isinstance(config, str) and _DURATION.match(config):
-    return schedules.to_steps(config, batch_size=batch_size, num_examples=num_examples)
+    return durations.to_steps(config, batch_size=batch_size, num_examples=num_examples)
   return config
 
 

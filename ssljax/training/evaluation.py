@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ssljax import build, optim, sharding
+from ssljax import build, sharding, transforms
 from ssljax.data.pipeline import epoch
 from ssljax.data.source import Source, open_source
 from ssljax.errors import UserError
@@ -22,7 +21,7 @@ _PIXELS = (
 
 def parameters(state: TrainState) -> Params:
   """Returns the parameters to evaluate: their moving average where the optimiser keeps one."""
-  average = optim.ema_params(state.opt_state)
+  average = transforms.ema_params(state.opt_state)
   return state.params if average is None else average
 
 
@@ -98,8 +97,3 @@ def _flat_pixels(images: Array) -> Array:
   batch, channels = images.shape[0], images.shape[-1]
   blocks = images[:, :side, :side].reshape(batch, side // factor, factor, side // factor, factor, channels)
   return jnp.mean(blocks, axis=(2, 4)).reshape(batch, -1)
-
-
-def finite(scores: dict[str, float]) -> dict[str, float]:
-  """Returns the scores as plain floats that JSON can hold."""
-  return {key: float(np.float64(value)) for key, value in scores.items()}

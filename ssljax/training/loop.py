@@ -22,7 +22,7 @@ from ssljax.training.watch import CorruptRecords, Preempted, SkippedSteps, profi
 from ssljax.types import Batch, TrainState
 from ssljax.writer import Writer
 
-_IN_FLIGHT = 2  # steps dispatched ahead of the device: enough to hide the host, few enough to bound memory
+_AHEAD = 2  # steps dispatched ahead of an accelerator: enough to hide the host, few enough to bound memory
 Origin = tuple[pathlib.Path, int | None]
 
 
@@ -95,6 +95,8 @@ class _Loop:
     data = run.job.data
     self._corrupt = CorruptRecords(source=data.source, total=len(run.source), limit=data.max_corrupt, say=progress.say)
     self._skipped = SkippedSteps(limit=run.job.max_skipped, say=progress.say)
+    # On CPU, two programs in flight whose collectives wait for each other's threads can deadlock (seen in jax 0.10.2).
+    self._ahead = 0 if jax.default_backend() == "cpu" else _AHEAD
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
 
   def from_state(self, state: TrainState, workdir: pathlib.Path) -> TrainState:
@@ -121,7 +123,7 @@ class _Loop:
     """Logs, saves and evaluates as the job says."""
     job, last = self._job, step == self._job.steps
     self._pending.append((step, metrics))
-    self._settle(_IN_FLIGHT)
+    self._settle(self._ahead)
     if step % job.log_every == 0 or last or stopping:
       self._log(step, metrics)
     else:

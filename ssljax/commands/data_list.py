@@ -1,0 +1,30 @@
+"""`ssljax data list`: kinds of sources and the real sets that come with packages."""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from ssljax.data.embedded import catalogue
+
+_KINDS = (
+  ("embedded:NAME", "a set of the table above"),
+  ("folder:DIR", "pictures in class folders; train/ and test/ below DIR where they exist"),
+  ("npz:FILE", "arrays image (uint8) and, if there are labels, label"),
+  ("arrayrecord:DIR", "shards written by ssljax data prepare"),
+  ("tfds:NAME", 'a prepared TFDS set in ArrayRecord (pip install "ssljax[tfds]")'),
+)
+
+
+def run(options: argparse.Namespace) -> int:
+  """Returns the exit code of `ssljax data list`."""
+  del options
+  table = Table("source", "what", "items", "classes", "licence", "installed")
+  for line in catalogue():
+    table.add_row(
+      f"embedded:{line.name}", line.kind, f"{line.items:,}", str(line.classes), line.licence, line.installed
+    )
+  Console().print(table)
+  for kind, text in _KINDS:
+    print(f"{kind:16} {text}")
+  return 0

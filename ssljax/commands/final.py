@@ -1,0 +1,139 @@
+"""The end of a run: the table beside its baselines, the pictures, the report."""
+
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ssljax import rng, sharding, tree
+from ssljax.commands import workdir as workdirs
+from ssljax.evaluators.features import Features
+from ssljax.evaluators.knn import nearest_rows
+from ssljax.report import page, pictures
+from ssljax.training import state as states
+from ssljax.training.evaluation import Measure, parameters
+from ssljax.training.run import Run
+from ssljax.types import TrainState
+from ssljax.writer import FILE, read_metrics
+
+_SHOWN, _NEAREST = 10, 8  # pictures a sheet; neighbours a query
+BASELINES = {"raw": "raw pixels", "untrained": "untrained", "trained": "trained"}
+
+
+def finish(run: Run, state: TrainState, measure: Measure | None, folder: pathlib.Path, *, begun: float) -> None:
+  """Writes eval/final.json, summary.json, pictures/ and report.html, and prints the table and where they are.
+
+  Args:
+    run: what was trained.
+    state: its last state.
+    measure: the evaluators; None: there are none.
+    folder: the work directory.
+    begun: `time.time()` at the start of the command.
+  """
+  scores: dict[str, float] = {}
+  with jax.set_mesh(run.mesh):
+    features = measure.features(state) if measure else None
+    if measure and features:
+      scores = _beside_baselines(run, measure, features)
+    draw(run, state, folder / "pictures", measure=measure, features=features)
+  scores |= _throughput(folder)
+  workdirs.write_json(folder / "eval" / "final.json", scores)
+  devices = run.mesh.devices.flatten()
+  summary = {"parameters": tree.size(state.params), "devices": f"{len(devices)} x {devices[0].device_kind}"}
+  workdirs.write_json(folder / "summary.json", summary | {"seconds": round(time.time() - begun, 1)})
+  page.write([folder], folder / "report.html")
+  show(scores)
+  print(f"evaluation  {folder / 'eval' / 'final.json'}")
+  print(f"report      {folder / 'report.html'}")
+  print(f"checkpoint  {folder / 'checkpoints' / str(int(state.step))}")
+
+
+def _beside_baselines(run: Run, measure: Measure, features: Features) -> dict[str, float]:
+  """Returns flat scores of raw pixels, of the untrained encoder of the same seed, and of the trained one."""
+  untrained = states.create(run.init, run.like, run.job.seed)
+  rows = {"raw": measure.raw(), "untrained": measure(untrained), "trained": measure.scores(features)}
+  return {f"{row}/{key}": float(value) for row, scores in rows.items() for key, value in scores.items()}
+
+
+def _throughput(folder: pathlib.Path) -> dict[str, float]:
+  """Returns medians over the run's log lines; the first line, with its warm-up, is left out."""
+  lines = [line for line in read_metrics(folder / FILE) if "train/examples_per_second" in line]
+  lines = lines[1:] or lines
+  keys = ("examples_per_second", "data_wait")
+  return {f"train/{key}": float(np.median([line[f"train/{key}"] for line in lines])) for key in keys if lines}
+
+
+def show(scores: Mapping[str, float]) -> None:
+  """Prints the scores as a table: a row a representation, a column an evaluator's number."""
+  columns = list(dict.fromkeys(key.split("/")[1] for key in scores if key.split("/")[0] in BASELINES))
+  table = Table("features", *(column.replace("_", " ") for column in columns))
+  for row, name in BASELINES.items():
+    if any(f"{row}/{column}" in scores for column in columns):
+      table.add_row(name, *(_number(scores.get(f"{row}/{column}")) for column in columns))
+  console = Console()
+  if columns:
+    console.print(table)
+  if "train/examples_per_second" in scores:
+    wait = 100 * scores["train/data_wait"]
+    print(f"trained at {scores['train/examples_per_second']:.0f} examples/s, {wait:.1f} % of the time waiting for data")
+
+
+def _number(value: float | None) -> str:
+  if value is None:
+    return "-"
+  return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
+
+
+def draw(
+  run: Run, state: TrainState, folder: pathlib.Path, *, measure: Measure | None, features: Features | None
+) -> None:
+  """Writes the pictures of the report: augmented views, what the objective shows, nearest neighbours."""
+  pictures.save(views(run), folder, "1_views", caption="Augmented views: what the model is trained on")
+  params, key = parameters(state), rng.use_key(state.rng, rng.SHOW)
+  source = measure.test if measure else run.source
+  host = source.read(np.linspace(0, len(source) - 1, _SHOWN).astype(np.int64)).arrays
+  index = np.stack([np.zeros(_SHOWN), np.arange(_SHOWN)], axis=-1).astype(np.uint32)
+  show_one = jax.jit(lambda p, s, batch: run.objective.show(p, s, run.augment.evaluate(batch), rng=key))
+  for number, (name, images) in enumerate(show_one(params, state.objective_state, host | {"index": index}).items()):
+    sheet = pictures.grid(np.asarray(run.augment.restore(images)), columns=name.split(" | "))
+    pictures.save(sheet, folder, f"2_objective_{number}", caption=name.replace(" | ", ", "))
+  if measure and features:
+    sheet = _neighbours(measure, features)
+    caption = "Ten test queries and their nearest training pictures; framed green where the class is the same"
+    pictures.save(sheet, folder, "3_neighbours", caption=caption)
+
+
+def views(run: Run, *, rows: int = _SHOWN) -> Any:
+  """Returns a sheet of the first training pictures: the canvas, then every view made of it."""
+  size = max(rows, sharding.batch_devices(run.mesh))
+  host = {key: value[:size] for key, value in run.stream.batch(0).arrays.items()}
+  keys = rng.example_keys(rng.use_key(jax.random.key(run.job.seed), rng.AUGMENT), host["index"])
+  made = jax.jit(run.augment)(keys, host)
+  cells = [host["image"][:, None] / np.float32(255)]
+  for key in run.augment.produces:
+    images = np.asarray(run.augment.restore(made[key]))
+    cells.append(images if images.ndim == 5 else images[:, None])
+  names = ["picture"] + [f"view {n + 1}" for n in range(sum(cell.shape[1] for cell in cells[1:]))]
+  return pictures.grid(_same_size(cells)[:rows], columns=names)
+
+
+def _same_size(cells: list[np.ndarray]) -> np.ndarray:
+  """Returns image arrays [B,V,h,w,3] of several sizes side by side, the smaller ones enlarged by repetition."""
+  side = max(cell.shape[2] for cell in cells)
+  where = [np.arange(side) * cell.shape[2] // side for cell in cells]
+  return np.concatenate([cell[:, :, w][:, :, :, w] for cell, w in zip(cells, where, strict=True)], axis=1)
+
+
+def _neighbours(measure: Measure, features: Features) -> Any:
+  queries = np.linspace(0, len(features.test_x) - 1, _SHOWN).astype(np.int64)
+  rows = np.asarray(nearest_rows(features.train_x, features.test_x[queries], k=_NEAREST))
+  found = measure.train.read(rows.ravel()).arrays["image"]
+  same = features.train_y[rows] == features.test_y[queries][:, None]
+  return pictures.neighbours(
+    measure.test.read(queries).arrays["image"], found.reshape(*rows.shape, *found.shape[1:]), same
+  )

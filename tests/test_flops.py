@@ -1,0 +1,38 @@
+"""The FLOP count against sums by hand, scans and gradients included."""
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import flops
+
+
+def shape(*sizes):
+  return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def test_a_product_and_its_two_gradients():
+  product = lambda x, w: jnp.sum(jnp.tanh(x @ w))
+  assert flops.count(product, shape(4, 8), shape(8, 16)) == 2 * 4 * 8 * 16
+  assert flops.count(jax.grad(product, argnums=(0, 1)), shape(4, 8), shape(8, 16)) == 3 * 2 * 4 * 8 * 16
+
+
+def test_a_scanned_body_counts_once_a_layer():
+  def layers(x, ws):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, ws)[0]
+
+  assert flops.count(jax.jit(layers), shape(4, 8), shape(5, 8, 8)) == 5 * 2 * 4 * 8 * 8
+
+
+def test_convolution():
+  def convolve(x, w):
+    return jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+  assert flops.count(convolve, shape(2, 8, 8, 3), shape(3, 3, 3, 16)) == 2 * (2 * 4 * 4 * 16) * 27
+
+
+def test_peaks():
+  class Fake:
+    device_kind = "TPU v5 lite"
+
+  assert flops.peak(Fake()) == 197e12
+  assert flops.peak(jax.devices()[0]) is None

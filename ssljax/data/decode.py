@@ -28,9 +28,9 @@ class CorruptRecord(Exception):
 def decode(data: bytes, *, size: int) -> Picture:
   """Returns the picture in `data`, stretched to `size` x `size` pixels with antialiasing; aspect = width / height.
 
-  JPEG goes through simplejpeg, which scales inside the DCT when the picture is at least twice `size`; the rest goes
-  through Pillow. Grey becomes RGB, alpha is laid over white, 16-bit grey keeps its upper 8 bits, an animation gives
-  its first frame. The EXIF orientation is not applied (as in torchvision's ImageFolder).
+  JPEG goes through simplejpeg, which scales inside the DCT to the least size that still covers the canvas; the rest
+  goes through Pillow. Grey becomes RGB, alpha is laid over white, 16-bit grey keeps its upper 8 bits, an animation
+  gives its first frame. The EXIF orientation is not applied (as in torchvision's ImageFolder).
 
   Raises:
     CorruptRecord: the bytes are no picture, are cut short, or exceed 64 MiB or 2^26 pixels.
@@ -80,7 +80,7 @@ def _decode_jpeg(data: bytes, size: int) -> Picture:
   _check_pixels(width, height)
   if space in ("CMYK", "YCCK"):
     return _decode_any(data, size)
-  pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size, min_width=size, min_factor=2)
+  pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size, min_width=size)
   if pixels.shape[:2] == (size, size):
     return Picture(pixels, width, height)
   return Picture(_stretch(Image.fromarray(pixels), size), width, height)
@@ -106,5 +106,5 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _stretch(image: Image.Image, size: int) -> np.ndarray:
   if image.size != (size, size):
-    image = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
   return np.asarray(image)

@@ -82,6 +82,11 @@ def test_no_picture_is_corrupt():
       decode(data, size=8)
 
 
+def test_rare_formats_are_refused(encoded):
+  with pytest.raises(CorruptRecord, match="known format"):
+    decode(encoded(np.zeros((4, 4, 3), np.uint8), "TGA"), size=8)
+
+
 def test_bombs_are_refused_before_they_are_unpacked(encoded, monkeypatch):
   array = np.zeros((50, 50, 3), np.uint8)
   monkeypatch.setattr(module, "MAX_PIXELS", 2499)

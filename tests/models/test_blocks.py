@@ -1,0 +1,136 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from ssljax import tree
+from ssljax.models.blocks import Blocks
+from ssljax.models.layers import drop_path
+
+X = jax.random.normal(jax.random.key(0), (4, 5, 8))
+KEYS = jax.random.split(jax.random.key(7), 4)
+
+
+def blocks(**options):
+  return Blocks(**{"depth": 2, "heads": 2, "hidden": 16, **options})
+
+
+def apply(module, params, x=X, keys=None):
+  return jax.jit(module.apply)({"params": params}, x, keys)
+
+
+def value_and_gradient(module, params, keys=None):
+  return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, X, keys)))))(params)
+
+
+@pytest.fixture(scope="module")
+def params(random_variables):
+  return random_variables(blocks(layer_scale=0.5), X)["params"]
+
+
+def test_parameters_are_stacked_under_the_names_of_timm(params):
+  assert {name: leaf.shape for name, leaf in tree.named_leaves(params)} == {
+    "attn/qkv/kernel": (2, 8, 24),
+    "attn/qkv/bias": (2, 24),
+    "attn/proj/kernel": (2, 8, 8),
+    "attn/proj/bias": (2, 8),
+    "ls1/gamma": (2, 8),
+    "ls2/gamma": (2, 8),
+    "mlp/fc1/kernel": (2, 8, 16),
+    "mlp/fc1/bias": (2, 16),
+    "mlp/fc2/kernel": (2, 16, 8),
+    "mlp/fc2/bias": (2, 8),
+    "norm1/scale": (2, 8),
+    "norm1/bias": (2, 8),
+    "norm2/scale": (2, 8),
+    "norm2/bias": (2, 8),
+  }
+
+
+def test_layers_start_different():
+  kernel = jax.jit(blocks().init)(jax.random.key(1), X)["params"]["attn"]["qkv"]["kernel"]
+  assert not np.allclose(kernel[0], kernel[1])
+
+
+DROPPED = {"layer_scale": 0.5, "drop_path": 0.4}
+
+
+@pytest.fixture(scope="module")
+def unrolled(params):
+  return value_and_gradient(blocks(**DROPPED), params, KEYS)
+
+
+@pytest.mark.parametrize("options", [{"unroll": 1}, {"remat": "full"}, {"unroll": 1, "remat": "dots"}], ids=str)
+def test_rolled_and_rematerialised_equal_unrolled(params, unrolled, options):
+  value, gradient = unrolled
+  other_value, other_gradient = value_and_gradient(blocks(**DROPPED, **options), params, KEYS)
+  np.testing.assert_allclose(value, other_value, rtol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient, other_gradient)
+
+
+def test_the_loop_is_unrolled_on_a_cpu_alone_at_apply(params):
+  module = blocks(layer_scale=0.5)
+  text = lambda module: jax.jit(module.apply).lower({"params": params}, X).as_text()
+  assert "while" not in text(module)
+  assert "while" in text(blocks(layer_scale=0.5, unroll=1))
+  assert "while" in jax.jit(module.init).lower(jax.random.key(0), X).as_text()
+
+
+def test_remat_saves_less(params):
+  saved = lambda remat: jax.vjp(
+    lambda p: blocks(layer_scale=0.5, remat=remat, unroll=1).apply({"params": p}, X), params
+  )
+  residuals = {remat: tree.size(jax.tree.leaves(saved(remat)[1])) for remat in ("none", "dots", "full")}
+  assert residuals["full"] < residuals["dots"] < residuals["none"]
+
+
+def test_a_block_by_hand(params):
+  p = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), params)
+  out = apply(blocks(depth=1, layer_scale=0.5), jax.tree.map(lambda leaf: leaf[:1], params))
+  dense = lambda x, q: x @ q["kernel"] + q["bias"]
+
+  def norm(x, q):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]
+
+  for x, y in zip(np.asarray(X, np.float64), out, strict=True):
+    q, k, v = np.split(dense(norm(x, p["norm1"]), p["attn"]["qkv"]), 3, axis=-1)
+    heads = []
+    for h in (slice(0, 4), slice(4, 8)):
+      weights = np.exp(q[:, h] @ k[:, h].T / 2.0)
+      heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, h])
+    x = x + dense(np.concatenate(heads, -1), p["attn"]["proj"]) * p["ls1"]["gamma"]
+    z = dense(norm(x, p["norm2"]), p["mlp"]["fc1"])
+    x = x + dense(z * 0.5 * (1 + erf(z / np.sqrt(2))), p["mlp"]["fc2"]) * p["ls2"]["gamma"]
+    np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5)
+
+
+def test_drop_path_follows_the_example_not_its_place(params):
+  module = blocks(layer_scale=0.5, drop_path=0.9)
+  order = jnp.array([2, 0, 3, 1])
+  out = apply(module, params, X, KEYS)
+  np.testing.assert_allclose(apply(module, params, X[order], KEYS[order]), out[order], rtol=1e-5, atol=1e-6)
+  same = apply(module, params, jnp.stack([X[0]] * 4), KEYS)
+  assert len({float(row.sum()) for row in same}) > 1
+
+
+def test_drop_path_drops_whole_examples_and_keeps_the_mean():
+  keys = jax.random.split(jax.random.key(3), 4000)
+  dropped = drop_path(jnp.ones((4000, 2)), keys, rate=0.25)
+  assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
+  np.testing.assert_allclose(dropped[:, 0], dropped[:, 1])
+  np.testing.assert_allclose(dropped.mean(), 1.0, atol=0.03)
+
+
+def test_drop_path_starts_at_zero_and_grows_to_its_rate(params):
+  # The last of two blocks has nearly rate 1, so only the first is left; the first has rate 0, so it is not scaled.
+  one, two = blocks(depth=1, layer_scale=0.5), blocks(depth=2, layer_scale=0.5, drop_path=1 - 1e-6)
+  first = jax.tree.map(lambda leaf: leaf[:1], params)
+  np.testing.assert_allclose(apply(two, params, X, KEYS), apply(one, first), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_operands_stay_near_float32(params):
+  outs = [apply(blocks(layer_scale=0.5, dtype=dtype), params) for dtype in ("float32", "bfloat16")]
+  assert outs[1].dtype == jnp.float32
+  difference = np.abs(outs[0] - outs[1]).max()
+  assert 1e-6 < difference < 0.1

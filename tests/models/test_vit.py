@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssljax import tree
+from ssljax.errors import UserError
+from ssljax.models.positions import sincos_2d
+from ssljax.models.vit import ViT
+
+TINY = {"variant": "Ti", "width": 16, "depth": 2, "heads": 2, "patch": 4, "image_size": 16}
+IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+
+
+def apply(vit, variables, images, keep=None):
+  return jax.jit(lambda v, x, k: vit.apply(v, x, keep=k))(variables, images, keep)
+
+
+def abstract_params(**options):
+  vit = ViT(**options)
+  images = jnp.zeros((1, vit.image_size, vit.image_size, vit.channels))
+  return jax.eval_shape(lambda: vit.init(jax.random.key(0), images))["params"]
+
+
+# timm's counts without a head; sincos positions are no parameters, the learnt table has no row for cls.
+@pytest.mark.parametrize(
+  ("variant", "patch", "count"),
+  [("Ti", 16, 5_524_416), ("S", 16, 21_665_664), ("B", 16, 85_798_656), ("L", 16, 303_301_632), ("H", 14, 630_764_800)],
+)
+def test_parameter_counts(variant, patch, count):
+  size = tree.size(abstract_params(variant=variant, patch=patch, positions="learnt"))
+  width = ViT(variant=variant, patch=patch).features
+  assert size + width == count
+  without = tree.size(abstract_params(variant=variant, patch=patch))
+  assert size - without == (224 // patch) ** 2 * width
+
+
+def test_layer_scale_adds_two_vectors_a_block():
+  base = tree.size(abstract_params(**TINY))
+  assert tree.size(abstract_params(**TINY, layer_scale=1e-5)) - base == 2 * 2 * 16
+
+
+def test_names_are_those_of_timm():
+  names = [name for name, _ in tree.named_leaves(abstract_params(**TINY, positions="learnt"))]
+  outer = {"blocks", "cls_token", "norm/bias", "norm/scale", "pos_embed", "patch_embed/proj/bias"}
+  assert {name if "blocks" not in name else "blocks" for name in names} == outer | {"patch_embed/proj/kernel"}
+
+
+def test_initial_statistics():
+  vit = ViT(variant="Ti", depth=1, patch=8, image_size=32)
+  params = jax.jit(vit.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+  qkv, embed = params["blocks"]["attn"]["qkv"], params["patch_embed"]["proj"]
+  for kernel, fan in ((qkv["kernel"], 192 + 3 * 192), (embed["kernel"], 8 * 8 * 3 + 192)):
+    bound = np.sqrt(6 / fan)
+    assert 0.99 * bound < np.abs(kernel).max() <= bound
+    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
+  np.testing.assert_allclose(params["cls_token"].std(), 0.02, rtol=0.2)
+  assert not np.any(qkv["bias"]) and not np.any(embed["bias"])
+
+
+def test_patch_embedding_equals_the_convolution(random_variables):
+  vit = ViT(**TINY | {"depth": 1}, cls_token="none", pooling="mean")
+  variables = random_variables(vit, IMAGES)
+  params = jax.tree.map(jnp.zeros_like, variables["params"])  # a block of zeros is the identity
+  params["patch_embed"] = variables["params"]["patch_embed"]
+  params["norm"]["scale"] = jnp.ones(16)
+  kernel = params["patch_embed"]["proj"]["kernel"].reshape(4, 4, 3, 16)
+  x = jax.lax.conv_general_dilated(IMAGES, kernel, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  x = x.reshape(2, 16, 16) + params["patch_embed"]["proj"]["bias"] + sincos_2d((4, 4), 16)
+  x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+  np.testing.assert_allclose(apply(vit, {"params": params}, IMAGES)["tokens"], x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "learnt"])
+def test_keep_equals_a_gather_of_the_full_embedding(positions, random_variables):
+  vit = ViT(**TINY | {"depth": 1}, positions=positions)
+  params = random_variables(vit, IMAGES)["params"]
+  params["blocks"] = jax.tree.map(jnp.zeros_like, params["blocks"])  # no mixing: tokens are embeddings, normed
+  keep = jnp.array([[3, 1, 15, 8], [0, 2, 7, 14]])
+  full = apply(vit, {"params": params}, IMAGES)["tokens"]
+  kept = apply(vit, {"params": params}, IMAGES, keep=keep)["tokens"]
+  np.testing.assert_allclose(kept, jnp.stack([full[0][keep[0]], full[1][keep[1]]]), rtol=1e-5, atol=1e-5)
+
+
+def test_keeping_all_in_another_order_is_a_permutation(random_variables):
+  vit = ViT(**TINY, pooling="mean")
+  variables = random_variables(vit, IMAGES)
+  keep = jnp.stack([jax.random.permutation(jax.random.key(n), 16) for n in range(2)])
+  full, kept = apply(vit, variables, IMAGES), apply(vit, variables, IMAGES, keep=keep)
+  np.testing.assert_allclose(kept["embedding"], full["embedding"], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(kept["cls"], full["cls"], rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_and_pooling(random_variables):
+  vit = ViT(**TINY | {"depth": 1}, pooling="mean", cls_token="none")
+  outputs = apply(vit, random_variables(vit, IMAGES), IMAGES)
+  assert set(outputs) == {"embedding", "tokens"} and outputs["tokens"].shape == (2, 16, 16)
+  np.testing.assert_allclose(outputs["embedding"], outputs["tokens"].mean(1), rtol=1e-6)
+  vit = ViT(**TINY | {"depth": 1})
+  outputs = apply(vit, random_variables(vit, IMAGES), IMAGES)
+  np.testing.assert_array_equal(outputs["embedding"], outputs["cls"])
+  assert vit.features == 16 == outputs["embedding"].shape[-1]
+
+
+def test_sincos_takes_other_sizes_and_learnt_refuses(random_variables):
+  other = jax.eval_shape(lambda: ViT(**TINY).init_with_output(jax.random.key(0), jnp.zeros((1, 8, 12, 3))))
+  assert other[0]["tokens"].shape == (1, 6, 16)
+  learnt = ViT(**TINY, positions="learnt")
+  with pytest.raises(UserError, match=r"\(2, 2\) patches, expected \(4, 4\)"):
+    apply(learnt, random_variables(learnt, IMAGES), jnp.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"image_size": 30, "patch": 8}, "30 pixels.*patch=8"),
+    ({"variant": "Bi"}, "did you mean B"),
+    ({"heads": 5}, "width 768.*heads=5"),
+    ({"cls_token": "none"}, "pooling"),
+    ({"width": 18, "heads": 2}, "width 18"),
+  ],
+)
+def test_mistakes_fail_at_construction(options, message):
+  with pytest.raises(UserError, match=message):
+    ViT(**options)
+
+
+def test_images_with_other_channels_are_named():
+  with pytest.raises(UserError, match=r"1 channels.*channels=3"):
+    ViT(**TINY).init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))

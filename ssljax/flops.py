@@ -27,7 +27,12 @@ def count(function: Callable[..., Any], *arguments: Any) -> int:
   Arguments may be ShapeDtypeStructs. Elementwise work is left out, as in the usual model-FLOPs figure; recomputation
   by remat is counted where the backward pass is traced.
   """
-  return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+  return count_jaxpr(jax.make_jaxpr(function)(*arguments))
+
+
+def count_jaxpr(closed: Any) -> int:
+  """Returns the same for a closed jaxpr, such as the one of `jax.jit(f).trace(*arguments)`."""
+  return _count(closed.jaxpr)
 
 
 def peak(device: jax.Device) -> float | None:

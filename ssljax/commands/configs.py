@@ -18,7 +18,7 @@ def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
     overrides: ("a.b", "value") pairs; values are Python literals, anything else is a string.
 
   Raises:
-    UserError: the file is missing or has no get_config, or an overridden section does not exist.
+    UserError: the file is missing or has no get_config, or what an override takes for a section is none.
   """
   file, _, variant = path.partition(":")
   if not pathlib.Path(file).is_file():
@@ -45,21 +45,17 @@ def _python(file: str, variant: str) -> dict[str, Any]:
 
 
 def _set(config: dict[str, Any], key: str, text: str) -> None:
+  """Sets one key; a section that is not there is made, and refused later if nothing knows it."""
   *parents, last = key.split(".")
   section = config
   for depth, parent in enumerate(parents):
-    if not isinstance(section.get(parent), dict):
-      raise UserError(f"--config.{key}: no section {nearest('.'.join(parents[: depth + 1]), _sections(config))}")
+    if section.get(parent) is None:
+      section[parent] = {}
     section = section[parent]
+    if not isinstance(section, dict):
+      place = ".".join(parents[: depth + 1])
+      raise UserError(f"--config.{key}: {place} is {section!r}, expected a section")
   section[last] = _literal(text)
-
-
-def _sections(config: dict[str, Any], prefix: str = "") -> list[str]:
-  found = []
-  for key, value in config.items():
-    if isinstance(value, dict):
-      found += [f"{prefix}{key}", *_sections(value, f"{prefix}{key}.")]
-  return found
 
 
 def _literal(text: str) -> Any:

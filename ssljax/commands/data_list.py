@@ -3,7 +3,7 @@
 import argparse
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ssljax.data.embedded import catalogue
 
@@ -19,7 +19,7 @@ _KINDS = (
 def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax data list`."""
   del options
-  table = Table("source", "what", "items", "classes", "licence", "installed")
+  table = Table(Column("source", no_wrap=True), "what", "items", "classes", "licence", "installed")
   for line in catalogue():
     table.add_row(
       f"embedded:{line.name}", line.kind, f"{line.items:,}", str(line.classes), line.licence, line.installed

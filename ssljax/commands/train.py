@@ -26,15 +26,16 @@ def run(options: argparse.Namespace) -> int:
   from ssljax.commands import final
   from ssljax.training import run as runs
   from ssljax.training.evaluation import Measure
-  from ssljax.training.loop import train
+  from ssljax.training.loop import start, train
   from ssljax.training.watch import Diverged, Preempted
 
   assembled = runs.assemble(config)
   _check_same(folder, assembled.config, allow=options.allow_config_change)
   measure = Measure(assembled) if assembled.job.evaluation else None
+  state = start(assembled, folder, origin=origin, say=say)
   workdirs.write_json(folder / "config.json", assembled.config)
   try:
-    state = train(assembled, folder, measure=measure, origin=origin)
+    state = train(assembled, state, folder, measure=measure)
   except Preempted as stopped:
     print(stopped)
     return PREEMPTED
@@ -43,6 +44,11 @@ def run(options: argparse.Namespace) -> int:
     return 1
   final.finish(assembled, state, measure, folder, begun=begun)
   return 0
+
+
+def say(text: str) -> None:
+  """Prints a line about the run, beside the results on stdout."""
+  print(text, file=sys.stderr, flush=True)
 
 
 def _origin(text: str | None) -> tuple[pathlib.Path, int | None] | None:

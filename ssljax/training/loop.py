@@ -26,42 +26,58 @@ _AHEAD = 2  # steps dispatched ahead of an accelerator: enough to hide the host,
 Origin = tuple[pathlib.Path, int | None]
 
 
-def train(
-  run: Run, workdir: pathlib.Path, *, measure: Measure | None = None, origin: Origin | None = None
+def start(
+  run: Run, workdir: pathlib.Path, *, origin: Origin | None = None, say: Callable[[str], None] = print
 ) -> TrainState:
-  """Returns the state after `run.job.steps` steps, started anew, resumed from `workdir`, or continued from `origin`.
+  """Returns the state a run begins with: resumed from `workdir`, else continued from `origin`, else initialised.
+
+  Args:
+    run: what is trained.
+    workdir: a checkpoint in its checkpoints/ is resumed.
+    origin: checkpoints folder and step of another run whose whole state a fresh `workdir` starts from; step None is
+      its newest.
+    say: prints a line.
+
+  Raises:
+    UserError: a checkpoint of another shape, or none where one was asked for.
+  """
+  with contextlib.closing(_checkpoints(run, workdir)) as store:
+    resumed = store.restore_latest(run.like, warn=say)
+    if resumed:
+      say(f"resuming at step {resumed[0]}")
+      store.set_aside_after(resumed[0])
+      return resumed[1]
+  return _continue(run, origin, say) if origin else state_lib.create(run.init, run.like, run.job.seed)
+
+
+def train(run: Run, state: TrainState, workdir: pathlib.Path, *, measure: Measure | None = None) -> TrainState:
+  """Returns the state after `run.job.steps` steps; `state` is used up.
 
   Args:
     run: what to train.
-    workdir: holds checkpoints/ and metrics.jsonl; a checkpoint there is resumed.
+    state: where to begin, from `start`.
+    workdir: gets checkpoints/ and metrics.jsonl.
     measure: evaluators called every `evaluation.every` steps.
-    origin: checkpoints folder and step of another run whose whole state a fresh `workdir` starts from; step None is
-      its newest.
 
   Raises:
-    UserError: a checkpoint of another shape, too many corrupt records.
+    UserError: too many corrupt records.
     Preempted: SIGTERM came; everything is saved.
     Diverged: `max_skipped` steps in a row were not finite.
   """
-  job = run.job
-  store = Checkpoints(workdir / "checkpoints", keep=job.checkpoint.keep, keep_every=job.checkpoint.keep_every)
-  with contextlib.closing(store), ProgressLine(job.steps) as progress, jax.set_mesh(run.mesh):
-    state = _start(run, store, origin, progress.say)
-    if int(state.step) >= job.steps:
-      return state
-    with contextlib.closing(Writer(workdir, start_step=int(state.step))) as writer:
-      return _Loop(run, store, writer, progress, measure).from_state(state, workdir)
+  if int(state.step) >= run.job.steps:
+    return state
+  with (
+    contextlib.closing(_checkpoints(run, workdir)) as store,
+    contextlib.closing(Writer(workdir, start_step=int(state.step))) as writer,
+    ProgressLine(run.job.steps) as progress,
+    jax.set_mesh(run.mesh),
+  ):
+    return _Loop(run, store, writer, progress, measure).from_state(state, workdir)
 
 
-def _start(run: Run, store: Checkpoints, origin: Origin | None, say: Callable[[str], None]) -> TrainState:
-  resumed = store.restore_latest(run.like, warn=say)
-  if resumed:
-    say(f"resuming at step {resumed[0]}")
-    store.set_aside_after(resumed[0])
-    return resumed[1]
-  if origin:
-    return _continue(run, origin, say)
-  return state_lib.create(run.init, run.like, run.job.seed)
+def _checkpoints(run: Run, workdir: pathlib.Path) -> Checkpoints:
+  section = run.job.checkpoint
+  return Checkpoints(workdir / "checkpoints", keep=section.keep, keep_every=section.keep_every)
 
 
 def _continue(run: Run, origin: Origin, say: Callable[[str], None]) -> TrainState:
@@ -83,7 +99,8 @@ def compile_step(run: Run, batch: Mapping[str, np.ndarray]) -> tuple[Any, int]:
   abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
   where = jax.tree.map(lambda leaf: leaf.sharding, run.like)
   jitted = jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(run.mesh)))
-  return jitted.lower(run.like, abstract).compile(), flops.count(step, run.like, abstract)
+  traced = jitted.trace(run.like, abstract)
+  return traced.lower().compile(), flops.count_jaxpr(traced.jaxpr)
 
 
 class _Loop:

@@ -33,7 +33,7 @@ def make_step(
     keys = rng.example_keys(rng.use_key(state.rng, rng.AUGMENT), batch["index"])
     batch = jax.tree.map(sharding.constrain, augment(keys, batch))
     out, gradients = _gradients(objective, state, batch, accumulate)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(out.loss) & jnp.isfinite(norm)
 
     updates, opt_state = transform.update(gradients, state.opt_state, state.params, step=state.step)

@@ -1,0 +1,107 @@
+"""Real processes: a run that is killed and started again is the run that was never stopped, bit for bit."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+STEPS = 40
+RATES = ("train/examples_per_second", "train/data_wait")  # what the clock decides
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("resume")
+  pictures = np.random.default_rng(0).integers(0, 256, (50, 20, 24, 3), dtype=np.uint8)
+  np.savez(folder / "pictures.npz", image=pictures, label=np.arange(50) % 5)
+  return folder
+
+
+def start(ground, workdir, *, workers=0, devices=2, steps=STEPS):
+  command = [
+    sys.executable,
+    "-m",
+    "ssljax",
+    "train",
+    f"--config={HERE}/tiny_config.py:recorder",
+    f"--workdir={workdir}",
+  ]
+  command += [f"--cpu-devices={devices}", f"--config.data.workers={workers}", f"--config.steps={steps}"]
+  path = os.pathsep.join([str(HERE.parent), str(HERE)])
+  own = {"PYTHONPATH": path, "SSLJAX_TEST_DATA": str(ground), "JAX_COMPILATION_CACHE_DIR": str(ground / "cache")}
+  environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu"}
+  with open(f"{workdir}.log", "a") as log:
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def finish(ground, workdir, **options):
+  code = start(ground, workdir, **options).wait(timeout=300)
+  assert code == 0, pathlib.Path(f"{workdir}.log").read_text()
+  return workdir
+
+
+def stop_at(process, workdir, step, sig):
+  """Sends the signal once the metrics of `step` are written; returns the exit code."""
+  file = workdir / "metrics.jsonl"
+  deadline = time.monotonic() + 300
+  while not file.exists() or len(file.read_bytes().splitlines()) < step:
+    assert process.poll() is None and time.monotonic() < deadline, pathlib.Path(f"{workdir}.log").read_text()
+    time.sleep(0.002)
+  process.send_signal(sig)
+  return process.wait(timeout=120)
+
+
+def curve(workdir):
+  """Every logged number but the clock's; one line a step, none twice."""
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+  return [{key: value for key, value in line.items() if key not in RATES} for line in lines]
+
+
+def checksums(workdir, step=STEPS):
+  """The checksum of every leaf of the last state: parameters, moments, averages, step, key."""
+  return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())["checksums"]
+
+
+@pytest.fixture(scope="module")
+def straight(ground):
+  return finish(ground, ground / "straight")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_killed_and_started_again(ground, straight, workers):
+  workdir = ground / f"killed{workers}"
+  for attempt in range(2 if workers == 0 else 1):
+    step = random.randrange(11 + 12 * attempt, 22 + 12 * attempt)  # the checkpoint of step 5 is committed by then
+    print(f"kill at step {step}")
+    assert stop_at(start(ground, workdir, workers=workers), workdir, step, signal.SIGKILL) == -signal.SIGKILL
+  finish(ground, workdir, workers=workers)
+  assert "resuming at step" in pathlib.Path(f"{workdir}.log").read_text()
+  assert curve(workdir) == curve(straight)
+  assert checksums(workdir) == checksums(straight)
+
+
+def test_sigterm_saves_and_asks_to_be_started_again(ground, straight):
+  workdir = ground / "preempted"
+  assert stop_at(start(ground, workdir), workdir, 7, signal.SIGTERM) == 75
+  saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+  assert saved >= 7 and len(curve(workdir)) == saved
+  finish(ground, workdir)
+  assert curve(workdir) == curve(straight) and checksums(workdir) == checksums(straight)
+
+
+def test_one_and_eight_devices(ground):
+  one, eight = (curve(finish(ground, ground / f"devices{n}", devices=n, steps=10)) for n in (1, 8))
+  for a, b in zip(one, eight, strict=True):
+    exact = [key for key in a if key.startswith("record/index")]
+    assert [a[key] for key in exact] == [b[key] for key in exact]
+    for key in ("train/loss", "record/weighted_pixels", "train/grad_norm"):
+      assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key

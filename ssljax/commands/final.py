@@ -109,15 +109,20 @@ def draw(
 
 
 def views(run: Run, *, rows: int = _SHOWN) -> Any:
-  """Returns a sheet of the first training pictures: the canvas, then every view made of it."""
+  """Returns a sheet of the first training pictures: the canvas, then every view made of it.
+
+  A recipe of one view shows three of the draws it makes of a picture over the epochs.
+  """
   size = max(rows, sharding.batch_devices(run.mesh))
   host = {key: value[:size] for key, value in run.stream.batch(0).arrays.items()}
-  keys = rng.example_keys(rng.use_key(jax.random.key(run.job.seed), rng.AUGMENT), host["index"])
-  made = jax.jit(run.augment)(keys, host)
+  augment = jax.jit(run.augment)
+  seed_key = rng.use_key(jax.random.key(run.job.seed), rng.AUGMENT)
   cells = [host["image"][:, None] / np.float32(255)]
-  for key in run.augment.produces:
-    images = np.asarray(run.augment.restore(made[key]))
-    cells.append(images if images.ndim == 5 else images[:, None])
+  for draw in range(3 if run.augment.produces == ("image",) else 1):
+    made = augment(rng.example_keys(seed_key, host["index"] + np.uint32([draw, 0])), host)
+    for key in run.augment.produces:
+      images = np.asarray(run.augment.restore(made[key]))
+      cells.append(images if images.ndim == 5 else images[:, None])
   names = ["picture"] + [f"view {n + 1}" for n in range(sum(cell.shape[1] for cell in cells[1:]))]
   return pictures.grid(_same_size(cells)[:rows], columns=names)
 

@@ -10,93 +10,25 @@ float32 / time of the contender, so above 1 is faster than PyTorch.
 """
 
 import argparse
-import multiprocessing as mp
-import statistics
-import time
+
+from side_by_side import CORES, measure, show, ssljax_step
 
 SIZE, PATCH, WIDTH, DEPTH, HEADS = 64, 8, 192, 12, 3
 DECODER = dict(decoder_width=128, decoder_depth=4, decoder_heads=4)
-CORES = 2
 
 
-def serve(make, pipe):
-  """Answers each message with the seconds of one step; the first answer is the seconds of the warm-up."""
-  begun = time.perf_counter()
-  step = make()
-  for _ in range(3):
-    step()
-  pipe.send(time.perf_counter() - begun)
-  while pipe.recv():
-    begun = time.perf_counter()
-    step()
-    pipe.send(time.perf_counter() - begun)
-
-
-def ssljax_step(batch, dtype, objective=None):
-  """Returns a function that makes one whole training step: augmentation, gradients, AdamW, finite check."""
-  from ssljax import runtime
-
-  runtime.start(cpu_devices=CORES)
-  import jax
-  import numpy as np
-
-  from ssljax import optim, rng, sharding
-  from ssljax.augment.views import Views
-  from ssljax.build import build
-  from ssljax.training.state import create, initialiser, shardings
-  from ssljax.training.step import make_step
-
+def objective(dtype):
   encoder = dict(name="vit.ViT", variant="Ti", patch=PATCH, image_size=SIZE, dtype=dtype)
-  section, recipe, size = objective or (dict(name="mae.MAE", encoder=encoder, **DECODER), "none", SIZE)
-  method = build(section, "objectives", where="objective")
-  augment = Views(recipe=recipe, size=size, normalize="imagenet")
-  transform = optim.adamw(learning_rate=1e-3, b2=0.95, weight_decay=0.05).transform
-  mesh = sharding.make_mesh()
-  place = sharding.batch_sharding(mesh)
-  host = {
-    "image": np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8),
-    "aspect": np.ones(batch, np.float32),
-    "index": np.stack([np.zeros(batch), np.arange(batch)], axis=-1).astype(np.uint32),
-  }
-  with jax.set_mesh(mesh):
-    given = jax.device_put(host, place)
-    keys = jax.eval_shape(lambda: rng.example_keys(jax.random.key(0), host["index"]))
-    init = initialiser(method, transform, jax.eval_shape(augment, keys, host))
-    like = shardings(mesh, jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32)), ((".*", "replicate"),))
-    state = create(init, like, 0)
-    jitted = jax.jit(make_step(method, augment, transform), donate_argnums=0)
-    step = jitted.lower(like, given).compile()
-
-  def once():
-    nonlocal state
-    state, metrics = step(state, given)
-    return float(metrics["train/loss"])
-
-  return once
+  return dict(name="mae.MAE", encoder=encoder, **DECODER)
 
 
 def torch_step(batch, *, autocast, compiled):
   """Returns a function that makes one PyTorch step."""
   import torch
   from torch import nn
-  from torch.nn import functional
+  from torch_block import Block
 
   torch.set_num_threads(CORES)
-
-  class Block(nn.Module):
-    def __init__(self, width, heads):
-      super().__init__()
-      self.heads = heads
-      self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-      self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-      self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x):
-      b, n, d = x.shape
-      q, k, v = self.qkv(self.norm1(x)).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-      attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)
-      x = x + self.proj(attended)
-      return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
 
   class MAE(nn.Module):
     def __init__(self):
@@ -149,45 +81,6 @@ def torch_step(batch, *, autocast, compiled):
   return once
 
 
-def measure(contenders, rounds):
-  """Returns {name: [seconds of a step in each round]}; the first contender is the base of the ratios."""
-  context = mp.get_context("spawn")
-  running = {}
-  for name, (function, arguments) in contenders.items():
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(function, arguments, theirs), daemon=True)
-    process.start()
-    print(f"{name:34} ready after {mine.recv():5.1f} s", flush=True)
-    running[name] = (process, mine)
-  seconds = {name: [] for name in contenders}
-  for number in range(rounds):
-    for name in list(running)[:: 1 if number % 2 == 0 else -1]:
-      pipe = running[name][1]
-      pipe.send(True)
-      seconds[name].append(pipe.recv())
-  for process, pipe in running.values():
-    pipe.send(False)
-    process.join()
-  return seconds
-
-
-def _work(function, arguments, pipe):
-  serve(lambda: function(**arguments), pipe)
-
-
-def show(seconds, batch):
-  """Prints median and best step, examples/s, and the ratio to the first contender with its spread."""
-  base = next(iter(seconds.values()))
-  print(f"{'contender':34} {'median ms':>9} {'best ms':>8} {'ex/s':>6}  ratio [lowest-highest]")
-  for name, times in seconds.items():
-    ratios = sorted(b / t for b, t in zip(base, times, strict=True))
-    median = statistics.median(times)
-    print(
-      f"{name:34} {1e3 * median:9.0f} {1e3 * min(times):8.0f} {batch / median:6.0f}  "
-      f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}-{ratios[-1]:.2f}]"
-    )
-
-
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument("--batch", type=int, default=64)
@@ -195,11 +88,12 @@ def main():
   parser.add_argument("--compile", action="store_true", help="torch.compile too (one to two minutes to start)")
   options = parser.parse_args()
   batch = options.batch
+  ours = dict(recipe="none", size=SIZE, batch=batch)
   contenders = {
     "torch eager float32": (torch_step, dict(batch=batch, autocast=False, compiled=False)),
     "torch autocast bfloat16": (torch_step, dict(batch=batch, autocast=True, compiled=False)),
-    "ssljax float32": (ssljax_step, dict(batch=batch, dtype="float32")),
-    "ssljax bfloat16 operands": (ssljax_step, dict(batch=batch, dtype="bfloat16")),
+    "ssljax float32": (ssljax_step, dict(objective=objective("float32"), **ours)),
+    "ssljax bfloat16 operands": (ssljax_step, dict(objective=objective("bfloat16"), **ours)),
   }
   if options.compile:
     contenders["torch.compile float32"] = (torch_step, dict(batch=batch, autocast=False, compiled=True))

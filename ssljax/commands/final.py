@@ -70,7 +70,9 @@ def _throughput(folder: pathlib.Path) -> dict[str, float]:
 
 def show(scores: Mapping[str, float]) -> None:
   """Prints the scores as a table: a row a representation, a column an evaluator's number."""
-  columns = list(dict.fromkeys(key.split("/")[1] for key in scores if key.split("/")[0] in BASELINES))
+  found = dict.fromkeys(key.split("/")[1] for key in scores if key.split("/")[0] in BASELINES)
+  # What extends another's name ("linear_probe_l2") is a detail of it, for the file.
+  columns = [column for column in found if not any(column.startswith(f"{other}_") for other in found)]
   table = Table("features", *(column.replace("_", " ") for column in columns))
   for row, name in BASELINES.items():
     if any(f"{row}/{column}" in scores for column in columns):

@@ -103,7 +103,7 @@ def _facts(run: RunDir) -> dict[str, str]:
   steps = f"{run.last_step:,}" + (f" of {asked:,}" if isinstance(asked, int) and asked != run.last_step else "")
   return {
     "Method": _short(objective.get("name")),
-    "Encoder": " ".join(filter(None, (_short(encoder.get("name"), ""), str(encoder.get("variant", ""))))) or "—",
+    "Encoder": _encoder(encoder),
     "Source": str(data.get("source", "—")),
     "Batch": str(data.get("batch_size", "—")),
     "Steps": steps,
@@ -111,6 +111,15 @@ def _facts(run: RunDir) -> dict[str, str]:
     "Devices": str(run.summary.get("devices", "—")),
     "Time": duration(seconds) if is_number(seconds) else "—",
   }
+
+
+def _encoder(section: dict[str, Any]) -> str:
+  """Returns "ViT Ti", "ResNet 50", or "ViT 128 wide, 4 deep" where the config gives sizes of its own."""
+  width, depth = section.get("width"), section.get("depth")
+  size = section.get("variant", "") if depth is None else depth
+  if width is not None:
+    size = f"{width} wide" + (f", {depth} deep" if depth is not None else "")
+  return " ".join(filter(None, (_short(section.get("name"), ""), str(size)))) or "—"
 
 
 def _section(config: dict[str, Any], key: str) -> dict[str, Any]:

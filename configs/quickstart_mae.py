@@ -6,7 +6,11 @@ Task:      which of 60 photographs does a crop come from? Training crops are cut
            test crops from the right 35 %: no pixel is shared. Chance is 0.017. The set is this one because raw pixels
            and untrained features leave room on it; on emoji categories a short run only equals raw pixels.
 Hardware:  2 CPU cores.
-Numbers:   not yet measured
+Numbers:   three seeds (--config.seed=0, 1, 2), 285 to 428 s, 484 to 570 examples/s (other work ran beside):
+                         kNN                   linear probe          RankMe
+           raw pixels    .160 .160 .160        .175 .175 .175        268
+           untrained     .362 .365 .360        .458 .450 .453        24.2 25.1 23.6
+           trained       .422 .414 .411        .510 .484 .501        19.5 17.3 20.8
 """
 
 import ml_collections

@@ -4,7 +4,11 @@
 
 Task:      as in quickstart_mae.py: which of 60 photographs does a crop come from (chance 0.017)?
 Hardware:  2 CPU cores.
-Numbers:   not yet measured
+Numbers:   three seeds (--config.seed=0, 1, 2), 298 to 353 s, 236 to 289 examples/s (other work ran beside):
+                         kNN                   linear probe          RankMe
+           raw pixels    .133 .133 .133        .175 .175 .175        190
+           untrained     .303 .299 .295        .397 .394 .386        6.4 6.6 7.3
+           trained       .389 .394 .377        .427 .421 .442        24.7 25.7 11.9
 """
 
 import ml_collections

@@ -25,12 +25,24 @@ def keep_memory() -> bool:
   return all(libc.mallopt(key, value) for key, value in settings)
 
 
+def cores() -> int:
+  """Returns the number of cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def devices_of_cores(count: int) -> int:
+  """Returns how many devices a CPU shows by default: the largest power of two up to its cores, at most 16.
+
+  A power of two divides the batches of most configs on any machine; XLA's threads use the cores that are left.
+  """
+  return 2 ** (min(count, 16).bit_length() - 1)
+
+
 def start(*, cpu_devices: int | None = None, cache: str | os.PathLike[str] | None = None) -> None:
   """Imports jax with the settings training wants.
 
   Args:
-    cpu_devices: how many devices the CPU shows; default: one per core this process may use. Has no effect on
-      accelerators.
+    cpu_devices: how many devices the CPU shows; default: `devices_of_cores`. Has no effect on accelerators.
     cache: folder of compiled programs kept between runs; default: `$JAX_COMPILATION_CACHE_DIR`, else
       `~/.cache/ssljax/xla`.
   """
@@ -38,7 +50,7 @@ def start(*, cpu_devices: int | None = None, cache: str | os.PathLike[str] | Non
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   import jax
 
-  jax.config.update("jax_num_cpu_devices", cpu_devices or len(os.sched_getaffinity(0)))
+  jax.config.update("jax_num_cpu_devices", cpu_devices or devices_of_cores(cores()))
   default = os.environ.get("JAX_COMPILATION_CACHE_DIR") or pathlib.Path.home() / ".cache" / "ssljax" / "xla"
   jax.config.update("jax_compilation_cache_dir", str(cache or default))
   # The default leaves out what compiles in under a second; a run has dozens of those.

@@ -131,8 +131,9 @@ class _Loop:
           batch = next(batches)
         self._corrupt.add(batch.skipped)
         state, metrics = train_step(state, self._to_devices(batch.arrays))
-        self._after(step, state, metrics, stopping=stop.is_set())
-        if stop.is_set():
+        stopping = stop.is_set()  # asked once: what is not saved here must not stop the run
+        self._after(step, state, metrics, stopping=stopping)
+        if stopping:
           raise Preempted(f"stopped by SIGTERM at step {step}; the same command goes on from there")
     return state
 

@@ -61,7 +61,7 @@ setup(
   package_data={"ssljax.report": ["*.html"]},
   install_requires=REQUIRED,
   extras_require=EXTRAS,
-  entry_points={"console_scripts": ["ssljax = ssljax.cli:main"]},
+  entry_points={"console_scripts": ["ssljax = ssljax.__main__:start"]},
   classifiers=[
     "Programming Language :: Python :: 3",
     "Intended Audience :: Science/Research",

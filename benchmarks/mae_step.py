@@ -4,9 +4,7 @@
 
 ViT-Ti at 64 pixels, patch 8 (192 wide, 12 layers, 3 heads), decoder 128 wide, 4 layers, 4 heads; norm-pix, mask
 0.75, AdamW. The PyTorch model is the paper's architecture in the straightforward way (fused qkv,
-scaled_dot_product_attention, torch.optim.AdamW). Each contender is a process of its own that makes one step when asked;
-a round asks each once, the next round in the opposite order. Ratios are taken inside a round: time of torch eager
-float32 / time of the contender, so above 1 is faster than PyTorch.
+scaled_dot_product_attention, torch.optim.AdamW). How it is measured: side_by_side.py.
 """
 
 import argparse

@@ -1,34 +1,39 @@
 """Training steps of several contenders, side by side in one run.
 
-Each contender is a process of its own that makes one step when asked; a round asks each once, the next round in the
-opposite order. Ratios are taken inside a round: time of the first contender / time of the contender, so above 1 is
-faster than the first. So the machine's speed may drift and the ratios still hold.
+Each contender is a process of its own. When asked it makes one step that is not timed, then three that are, as they
+follow each other in a run; a round asks each once, the next round in the opposite order. Ratios are taken inside a
+round: time of the first contender / time of the contender, so above 1 is faster than the first. So the machine's speed
+may drift and the ratios still hold.
 """
 
 import multiprocessing as mp
+import os
 import statistics
 import time
 
+from ssljax import runtime
+
 CORES = 2
+TURN = 3  # timed steps in a row
 
 
 def serve(make, pipe):
-  """Answers each message with the seconds of one step; the first answer is the seconds of the warm-up."""
+  """Answers each message with the mean seconds of a step; the first answer is the seconds of the start."""
   begun = time.perf_counter()
   step = make()
   for _ in range(3):
     step()
   pipe.send(time.perf_counter() - begun)
   while pipe.recv():
+    step()  # the pages and caches an idle process lost come back here
     begun = time.perf_counter()
-    step()
-    pipe.send(time.perf_counter() - begun)
+    for _ in range(TURN):
+      step()
+    pipe.send((time.perf_counter() - begun) / TURN)
 
 
 def ssljax_step(objective, recipe, size, batch):
   """Returns a function that makes one whole training step: augmentation, gradients, AdamW, finite check."""
-  from ssljax import runtime
-
   runtime.start(cpu_devices=CORES)
   import jax
   import numpy as np
@@ -69,6 +74,8 @@ def ssljax_step(objective, recipe, size, batch):
 
 def measure(contenders, rounds):
   """Returns {name: [seconds of a step in each round]}; the first contender is the base of the ratios."""
+  if runtime.wants_huge_pages():  # glibc reads it when a contender's process starts: PyTorch's have them too
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
   context = mp.get_context("spawn")
   running = {}
   for name, (function, arguments) in contenders.items():

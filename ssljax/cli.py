@@ -85,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
   prepare.add_argument("--out", required=True, metavar="DIR")
   prepare.add_argument("--shards", type=int, default=8, help="files a split (default 8)")
   prepare.add_argument("--licence", help="written to the manifest (default: what the source tells)")
+  tokenizer = _command(data_commands, "tokenizer", "data_tokenizer", "learn a SentencePiece vocabulary from texts")
+  tokenizer.add_argument("--source", required=True, metavar="KIND:WHERE", help="text:GLOB, embedded:python, tfds:NAME")
+  tokenizer.add_argument("--vocab_size", "--vocab-size", type=int, required=True, metavar="N", help="ids")
+  tokenizer.add_argument("--out", required=True, metavar="FILE.model")
+  tokenizer.add_argument("--split", default="train", help="the texts to learn from (default train)")
+  tokenizer.add_argument(
+    "--max_bytes", "--max-bytes", type=int, default=50_000_000, metavar="N", help="of text (default 50,000,000)"
+  )
 
   report = _command(commands, "report", "report", "one self-contained HTML page of one or several runs")
   report.add_argument("dirs", nargs="+", metavar="DIR")

@@ -5,6 +5,7 @@ they become tile products. Autodiff of a plain product would multiply a float32 
 in the backward pass and fall off that path, so the backward product is written out.
 """
 
+import functools
 from typing import Literal
 
 import jax
@@ -49,3 +50,44 @@ def dot(x: Array, w: Array, *, dtype: Dtype = "float32") -> Array:
   if dtype == "bfloat16":
     return _dot_bfloat16(x, w)
   return _product(x, w, ((x.ndim - 1,), (0,)))
+
+
+def _in_order(spec: str, a: Array, b: Array) -> tuple[str, Array, Array]:
+  # XLA for CPUs has no bfloat16 product whose result lies transposed: what b keeps must come after what a keeps.
+  (left, right), out = spec.split("->")[0].split(","), spec.split("->")[1]
+  first = min(out.index(i) for i in out if (i in left) != (i in right))
+  return (spec, a, b) if out[first] in left else (f"{right},{left}->{out}", b, a)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _einsum_bfloat16(spec: str, a: Array, b: Array) -> Array:
+  spec, a, b = _in_order(spec, a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
+  return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _einsum_forward(spec: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+  return _einsum_bfloat16(spec, a, b), (a, b)
+
+
+def _einsum_backward(spec: str, residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+  (a, b), (operands, out) = residual, spec.split("->")
+  left, right = operands.split(",")
+  of_a = _einsum_bfloat16(f"{out},{right}->{left}", cotangent, b)
+  return of_a.astype(a.dtype), _einsum_bfloat16(f"{left},{out}->{right}", a, cotangent).astype(b.dtype)
+
+
+_einsum_bfloat16.defvjp(_einsum_forward, _einsum_backward)
+
+
+def einsum(spec: str, a: Array, b: Array, *, dtype: Dtype = "float32") -> Array:
+  """Returns the einsum of two arrays in float32, rounded, summed and differentiated as `dot` is.
+
+  Args:
+    spec: such as "bqhd,bkhd->bhqk", without an ellipsis; an index of one array is also in the other or in the result.
+    a: f32 or bf16; it is kept for the backward pass as it is given.
+    b: likewise.
+    dtype: as of `dot`.
+  """
+  if dtype == "bfloat16":
+    return _einsum_bfloat16(spec, a, b)
+  return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)

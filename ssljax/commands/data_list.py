@@ -5,13 +5,14 @@ import argparse
 from rich.console import Console
 from rich.table import Column, Table
 
-from ssljax.data.embedded import catalogue
+from ssljax.data import embedded, python_source
 
 _KINDS = (
   ("embedded:NAME", "a set of the table above"),
   ("folder:DIR", "pictures in class folders; train/ and test/ below DIR where they exist"),
   ("npz:FILE", "arrays image (uint8) and, if there are labels, label"),
   ("arrayrecord:DIR", "shards written by ssljax data prepare"),
+  ("text:GLOB", ".txt or .jsonl (field text), also .gz and .zst; several globs by commas"),
   ("tfds:NAME", 'a prepared TFDS set in ArrayRecord (pip install "ssljax[tfds]")'),
 )
 
@@ -20,10 +21,9 @@ def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax data list`."""
   del options
   table = Table(Column("source", no_wrap=True), "what", "items", "classes", "licence", "installed")
-  for line in catalogue():
-    table.add_row(
-      f"embedded:{line.name}", line.kind, f"{line.items:,}", str(line.classes), line.licence, line.installed
-    )
+  for line in (*embedded.catalogue(), *python_source.catalogue()):
+    classes = "-" if line.classes is None else str(line.classes)
+    table.add_row(f"embedded:{line.name}", line.kind, f"{line.items:,}", classes, line.licence, line.installed)
   Console().print(table)
   for kind, text in _KINDS:
     print(f"{kind:16} {text}")

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from typing import Any
 
 from ssljax import runtime
 from ssljax.commands import workdir as workdirs
@@ -20,7 +21,6 @@ def run(options: argparse.Namespace) -> int:
   from ssljax.checkpoint import Checkpoints
   from ssljax.commands import final
   from ssljax.training import run as runs
-  from ssljax.training.evaluation import Measure
 
   assembled = runs.assemble(config)
   with contextlib.closing(Checkpoints(folder / "checkpoints")) as store, jax.set_mesh(assembled.mesh):
@@ -29,10 +29,19 @@ def run(options: argparse.Namespace) -> int:
     found = store.restore_latest(assembled.like) if step is None else (step, store.restore(step, assembled.like))
     if found is None:
       raise UserError(f"--workdir: no checkpoint in {folder}")
-    scores = {f"trained/{key}": value for key, value in Measure(assembled)(found[1]).items()}
+    scores = _scores(final.measure_of(assembled), found[1])
   workdirs.write_json(folder / "eval" / f"{found[0]}.json", scores)
   final.show(scores)
   return 0
+
+
+def _scores(measure: Any, state: Any) -> dict[str, float]:
+  """Returns flat scores of a state: of features as "trained/NAME", of a text model by the evaluators' own names."""
+  from ssljax.training.evaluation import Measure
+
+  if isinstance(measure, Measure):
+    return {f"trained/{key}": value for key, value in measure(state).items()}
+  return measure(state, when=("always", "once", "asked"))
 
 
 def _chosen(section: dict | None, names: str | None) -> dict:

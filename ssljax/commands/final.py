@@ -18,6 +18,7 @@ from ssljax.report import page, pictures
 from ssljax.training import state as states
 from ssljax.training.evaluation import Measure, parameters
 from ssljax.training.run import Run
+from ssljax.training.text_evaluation import TextMeasure
 from ssljax.types import TrainState
 from ssljax.writer import FILE, read_metrics
 
@@ -25,7 +26,16 @@ _SHOWN, _NEAREST = 10, 8  # pictures a sheet; neighbours a query
 BASELINES = {"raw": "raw pixels", "untrained": "untrained", "trained": "trained"}
 
 
-def finish(run: Run, state: TrainState, measure: Measure | None, folder: pathlib.Path, *, begun: float) -> None:
+def measure_of(run: Run) -> Measure | TextMeasure | None:
+  """Returns the evaluators of a run, of pictures or of text; None where its config has none."""
+  if run.job.evaluation is None:
+    return None
+  return Measure(run) if run.job.data.text is None else TextMeasure(run)
+
+
+def finish(
+  run: Run, state: TrainState, measure: Measure | TextMeasure | None, folder: pathlib.Path, *, begun: float
+) -> None:
   """Writes eval/final.json, summary.json, pictures/ and report.html, and prints the table and where they are.
 
   Args:
@@ -35,12 +45,11 @@ def finish(run: Run, state: TrainState, measure: Measure | None, folder: pathlib
     folder: the work directory.
     begun: `time.time()` at the start of the command.
   """
-  scores: dict[str, float] = {}
   with jax.set_mesh(run.mesh):
-    features = measure.features(state) if measure else None
-    if measure and features:
-      scores = _beside_baselines(run, measure, features)
-    draw(run, state, folder / "pictures", measure=measure, features=features)
+    if run.job.data.text is None:
+      scores = _pictures(run, state, measure, folder)
+    else:
+      scores = _text(run, state, measure) if measure else {}
   scores |= _throughput(folder)
   workdirs.write_json(folder / "eval" / "final.json", scores)
   devices = run.mesh.devices.flatten()
@@ -51,6 +60,22 @@ def finish(run: Run, state: TrainState, measure: Measure | None, folder: pathlib
   print(f"evaluation  {folder / 'eval' / 'final.json'}")
   print(f"report      {folder / 'report.html'}")
   print(f"checkpoint  {folder / 'checkpoints' / str(int(state.step))}")
+
+
+def _pictures(run: Run, state: TrainState, measure: Measure | None, folder: pathlib.Path) -> dict[str, float]:
+  """Returns flat scores beside their baselines, and draws what the report shows."""
+  features = measure.features(state) if measure else None
+  scores = _beside_baselines(run, measure, features) if measure and features else {}
+  draw(run, state, folder / "pictures", measure=measure, features=features)
+  return scores
+
+
+def _text(run: Run, state: TrainState, measure: TextMeasure) -> dict[str, float]:
+  """Returns the trained model's flat scores, those of the untrained one, and the baseline's."""
+  untrained = {
+    f"untrained/{key}": value for key, value in measure(states.create(run.init, run.like, run.job.seed)).items()
+  }
+  return untrained | measure(state, when=("always", "once"))
 
 
 def _beside_baselines(run: Run, measure: Measure, features: Features) -> dict[str, float]:
@@ -69,7 +94,18 @@ def _throughput(folder: pathlib.Path) -> dict[str, float]:
 
 
 def show(scores: Mapping[str, float]) -> None:
-  """Prints the scores as a table: a row a representation, a column an evaluator's number."""
+  """Prints the scores as a table: a row a representation (or model), a column an evaluator's number (or a group)."""
+  console = Console()
+  if any(key.endswith("/bits_per_byte") for key in scores):
+    console.print(_bits(scores))
+  elif table := _features(scores):
+    console.print(table)
+  if "train/examples_per_second" in scores:
+    wait = 100 * scores["train/data_wait"]
+    print(f"trained at {scores['train/examples_per_second']:.0f} examples/s, {wait:.1f} % of the time waiting for data")
+
+
+def _features(scores: Mapping[str, float]) -> Table | None:
   found = dict.fromkeys(key.split("/")[1] for key in scores if key.split("/")[0] in BASELINES)
   # What extends another's name ("linear_probe_l2") is a detail of it, for the file.
   columns = [column for column in found if not any(column.startswith(f"{other}_") for other in found)]
@@ -77,18 +113,26 @@ def show(scores: Mapping[str, float]) -> None:
   for row, name in BASELINES.items():
     if any(f"{row}/{column}" in scores for column in columns):
       table.add_row(name, *(_number(scores.get(f"{row}/{column}")) for column in columns))
-  console = Console()
-  if columns:
-    console.print(table)
-  if "train/examples_per_second" in scores:
-    wait = 100 * scores["train/data_wait"]
-    print(f"trained at {scores['train/examples_per_second']:.0f} examples/s, {wait:.1f} % of the time waiting for data")
+  return table if columns else None
+
+
+def _bits(scores: Mapping[str, float]) -> Table:
+  """Returns the table of held-out bits per byte: the n-gram knows no denoisers, so its one number is in each column."""
+  groups = [key.split("/")[0] for key in scores if key.endswith("/bits_per_byte") and key.count("/") == 1]
+  groups = [group for group in groups if group != "ngram"]
+  table = Table("bits per byte, held out", *groups)
+  if "ngram/bits_per_byte" in scores:
+    table.add_row("byte n-gram", *([_number(scores["ngram/bits_per_byte"])] * len(groups)))
+  for row, name in {"untrained/": "untrained", "": "trained"}.items():
+    if f"{row}{groups[0]}/bits_per_byte" in scores:
+      table.add_row(name, *(_number(scores.get(f"{row}{group}/bits_per_byte")) for group in groups))
+  return table
 
 
 def _number(value: float | None) -> str:
   if value is None:
     return "-"
-  return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
+  return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def draw(

@@ -25,7 +25,7 @@ def _names(part: str) -> list[str]:
   if part == "configs":
     return sorted(str(path) for path in pathlib.Path("configs").glob("*.py"))
   if part == "sources":
-    from ssljax.data.source import KINDS
+    from ssljax.data import documents, source
 
-    return [f"{kind}:" for kind in KINDS]
+    return [f"{kind}:" for kind in sorted({*source.KINDS, *documents.KINDS})]
   return build.names(part)

@@ -25,13 +25,12 @@ def run(options: argparse.Namespace) -> int:
 
   from ssljax.commands import final
   from ssljax.training import run as runs
-  from ssljax.training.evaluation import Measure
   from ssljax.training.loop import start, train
   from ssljax.training.watch import Diverged, Preempted
 
   assembled = runs.assemble(config)
   _check_same(folder, assembled.config, allow=options.allow_config_change)
-  measure = Measure(assembled) if assembled.job.evaluation else None
+  measure = final.measure_of(assembled)
   state = start(assembled, folder, origin=origin, say=say)
   workdirs.write_json(folder / "config.json", assembled.config)
   try:

@@ -56,7 +56,7 @@ class Stream:
   shuffle: Literal["epoch", "none"] = "epoch"
 
   def __post_init__(self):
-    _check(self.batch_size, self.host, self.num_hosts)
+    check(self.batch_size, self.host, self.num_hosts)
     if self.shuffle not in ("epoch", "none"):
       raise UserError(f"data.shuffle: found {self.shuffle!r}, expected epoch or none")
 
@@ -68,12 +68,12 @@ class Stream:
     Raises:
       UserError: 100 records in a row cannot be decoded.
     """
-    positions = _positions(step, self.batch_size, self.host, self.num_hosts)
+    positions = host_positions(step, self.batch_size, self.host, self.num_hosts)
     rows = self.rows(positions)
     arrays, errors = self.source.read(rows)
     skipped = [self._skip(arrays, i, int(rows[i]), reason) for i, reason in sorted(errors.items())]
     return HostBatch(
-      arrays | {"index": _words(positions)}, tuple(dict.fromkeys(line for lines in skipped for line in lines))
+      arrays | {"index": index_words(positions)}, tuple(dict.fromkeys(line for lines in skipped for line in lines))
     )
 
   def rows(self, positions: np.ndarray) -> np.ndarray:
@@ -122,16 +122,16 @@ def epoch(
   `valid` bool[b] is False where a row is padding (the last batch repeats the last record) or cannot be decoded; every
   host gives the same number of batches.
   """
-  _check(batch_size, host, num_hosts)
+  check(batch_size, host, num_hosts)
 
   def batch(step: int) -> HostBatch:
-    positions = _positions(step, batch_size, host, num_hosts)
+    positions = host_positions(step, batch_size, host, num_hosts)
     rows = np.minimum(positions, len(source) - 1)
     arrays, errors = source.read(rows)
     valid = positions < len(source)
     skipped = tuple(f"{source.name(int(rows[i]))}: {reason}" for i, reason in errors.items() if valid[i])
     valid[list(errors)] = False
-    return HostBatch(arrays | {"index": _words(positions), "valid": valid}, skipped)
+    return HostBatch(arrays | {"index": index_words(positions), "valid": valid}, skipped)
 
   return prefetched(batch, 0, -(-len(source) // batch_size), threads=threads)
 
@@ -176,17 +176,24 @@ def _parse_absl_flags() -> None:
     flags.FLAGS.mark_as_parsed()
 
 
-def _check(batch_size: int, host: int, num_hosts: int) -> None:
+def check(batch_size: int, host: int, num_hosts: int) -> None:
+  """Returns nothing.
+
+  Raises:
+    UserError: a batch the hosts do not divide, or a host that is none of them.
+  """
   if batch_size < 1 or batch_size % num_hosts:
     raise UserError(f"data.batch_size: found {batch_size}, expected a positive multiple of the {num_hosts} hosts")
   if not 0 <= host < num_hosts:
     raise UserError(f"data: host {host} of {num_hosts}, expected 0 to {num_hosts - 1}")
 
 
-def _positions(step: int, batch_size: int, host: int, num_hosts: int) -> np.ndarray:
+def host_positions(step: int, batch_size: int, host: int, num_hosts: int) -> np.ndarray:
+  """Returns the places in the stream of a host's rows at a step, int64[batch_size / num_hosts]."""
   local = batch_size // num_hosts
   return step * batch_size + host * local + np.arange(local, dtype=np.int64)
 
 
-def _words(positions: np.ndarray) -> np.ndarray:
+def index_words(positions: np.ndarray) -> np.ndarray:
+  """Returns positions int64[n] as high and low words, uint32[n,2]."""
   return np.stack([positions >> 32, positions & 0xFFFF_FFFF], axis=-1).astype(np.uint32)

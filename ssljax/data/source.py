@@ -120,6 +120,8 @@ class Subset(Source):
 def open_all(spec: str, *, image_size: int) -> Source:
   """Returns every record of the source named by `spec`, whatever its split; see `open_source`."""
   kind, colon, where = spec.partition(":")
+  if kind == "text":
+    raise UserError(f"data source: {spec} holds text, expected pictures: one of {', '.join(KINDS)}")
   if kind not in KINDS:
     raise UserError(f"data source: unknown kind {nearest(kind, KINDS)}, in {spec!r}")
   if not colon or not where:

@@ -44,6 +44,24 @@ def find(where: str) -> Path:
   return max(found, key=lambda path: [int(part) if part.isdecimal() else 0 for part in path.name.split(".")])
 
 
+def open_builder(where: str, folder: Path) -> Any:
+  """Returns the TFDS builder of a prepared folder that is stored as ArrayRecord.
+
+  Args:
+    where: what the user calls it.
+    folder: what `find` found.
+  """
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError:
+    raise UserError(f'data source: tfds:{where} needs tensorflow-datasets: pip install "ssljax[tfds]"') from None
+  builder = tfds.builder_from_directory(folder)
+  stored = getattr(builder.info.file_format, "value", None)
+  if stored != "array_record":
+    raise UserError(f"data source: tfds:{where} is stored as {stored}, expected array_record: prepare it again")
+  return builder
+
+
 class TfdsSource(Source):
   """A prepared set: its splits one after the other, its image bytes as they are stored (decoded here, not by TFDS)."""
 
@@ -51,7 +69,7 @@ class TfdsSource(Source):
 
   def __init__(self, where: str, folder: Path, *, image_size: int):
     self.where, self.folder, self.image_size = where, folder, image_size
-    info = self._builder().info
+    info = open_builder(where, folder).info
     self._describe(info)
     self.own_splits, self.starts, start = {}, [], 0
     for name in sorted(info.splits):
@@ -59,17 +77,6 @@ class TfdsSource(Source):
       self.starts.append(start)
       start = self.own_splits[name].stop
     self.size = start
-
-  def _builder(self) -> Any:
-    try:
-      import tensorflow_datasets as tfds
-    except ImportError:
-      raise UserError(f'data source: tfds:{self.where} needs tensorflow-datasets: pip install "ssljax[tfds]"') from None
-    builder = tfds.builder_from_directory(self.folder)
-    stored = getattr(builder.info.file_format, "value", None)
-    if stored != "array_record":
-      raise UserError(f"data source: tfds:{self.where} is stored as {stored}, expected array_record: prepare it again")
-    return builder
 
   def _describe(self, info: Any) -> None:
     import tensorflow_datasets as tfds
@@ -90,7 +97,7 @@ class TfdsSource(Source):
     import tensorflow_datasets as tfds
 
     decoders = {self.image_key: tfds.decode.SkipDecoding()}
-    builder = self._builder()
+    builder = open_builder(self.where, self.folder)
     return [builder.as_data_source(split=name, decoders=decoders) for name in self.own_splits]
 
   def __len__(self) -> int:

@@ -17,6 +17,39 @@ POLICIES = {
 }
 
 
+def layers_a_turn(module: nn.Module, *, depth: int, unroll: int | None) -> int:
+  """Returns how many of `depth` layers a turn of the compiled loop holds, seen from inside of `module`.
+
+  `unroll` of them, where it is None all on a CPU, where a loop hinders fusion, and one elsewhere, where compilation
+  time counts. One in an initialisation, where the parameters are stacked anyway.
+  """
+  if module.is_initializing():
+    return 1
+  return unroll or (depth if jax.default_backend() == "cpu" else 1)
+
+
+def stacked(layer: type[nn.Module], *, depth: int, turn: int, remat: Remat = "none") -> type[nn.Module]:
+  """Returns a module class: `depth` times `layer` in a row, its parameters stacked on axis 0.
+
+  Args:
+    layer: called as layer(x, shared, each) -> (x, out): x goes from layer to layer, `shared` is the same for all,
+      and each layer gets its part of `each` along axis 0; so are the `out` stacked.
+    depth: number of layers.
+    turn: layers a turn of the loop, of `layers_a_turn`.
+    remat: what the backward pass computes again, as in `Blocks`.
+  """
+  if remat != "none":  # the barrier against common subexpressions is needed outside of a loop only
+    layer = nn.remat(layer, policy=POLICIES[remat], prevent_cse=turn == depth)
+  return nn.scan(
+    layer,
+    variable_axes={"params": 0},
+    split_rngs={"params": True},
+    in_axes=(nn.broadcast, 0),
+    length=depth,
+    unroll=turn,
+  )
+
+
 class _Layer(nn.Module):
   """One block as the body of a scan: it carries x and shares the block's scope, so no name is added."""
 
@@ -25,7 +58,8 @@ class _Layer(nn.Module):
   def setup(self) -> None:
     nn.share_scope(self, self.block)
 
-  def __call__(self, x: Array, keys: Array | None, layer: Array, rate: Array) -> tuple[Array, None]:
+  def __call__(self, x: Array, keys: Array | None, each: tuple[Array, Array]) -> tuple[Array, None]:
+    layer, rate = each
     if keys is not None:
       keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
     return sharding.constrain(self.block(x, keys, rate)), None
@@ -53,28 +87,15 @@ class Blocks(nn.Module):
   remat: Remat = "none"
   unroll: int | None = None
 
-  def _turn(self) -> int:
-    if self.is_initializing():
-      return 1
-    return self.unroll or (self.depth if jax.default_backend() == "cpu" else 1)
-
   def setup(self) -> None:
     """Scans one block over the depth, in this module's own scope."""
-    layer = _Layer
-    if self.remat != "none":  # the barrier against common subexpressions is needed outside of a loop only
-      layer = nn.remat(_Layer, policy=POLICIES[self.remat], prevent_cse=self._turn() == self.depth)
-    self.stack = nn.scan(
-      layer,
-      variable_axes={"params": 0},
-      split_rngs={"params": True},
-      in_axes=(nn.broadcast, 0, 0),
-      length=self.depth,
-      unroll=self._turn(),
-    )(Block(self.heads, self.hidden, self.layer_scale, self.dtype))
+    turn = layers_a_turn(self, depth=self.depth, unroll=self.unroll)
+    layers = stacked(_Layer, depth=self.depth, turn=turn, remat=self.remat)
+    self.stack = layers(Block(self.heads, self.hidden, self.layer_scale, self.dtype))
     nn.share_scope(self, self.stack)
 
   def __call__(self, x: Array, keys: Array | None = None) -> Array:
     """Returns f32[B,N,D] for x[B,N,D]; with `keys` key[B], branches are dropped at random by example."""
     rates = jnp.linspace(0.0, self.drop_path, self.depth)
     keys = keys if self.drop_path else None
-    return self.stack(sharding.constrain(x), keys, jnp.arange(self.depth), rates)[0]
+    return self.stack(sharding.constrain(x), keys, (jnp.arange(self.depth), rates))[0]

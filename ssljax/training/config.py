@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssljax import build, durations
+from ssljax.data.corpus import Text
 from ssljax.errors import UserError
 
 Section = Mapping[str, Any]
@@ -20,13 +21,14 @@ class Data:
   """Where examples come from and how many make a step.
 
   Attributes:
-    source: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB" or "tfds:NAME".
+    source: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "tfds:NAME" or "text:GLOB".
     batch_size: examples a step, over all devices and hosts.
     split: "train", "test", "all" or a slice such as "train[:90%]".
     image_size: pixels a side of the square canvas that goes to the device.
     workers: processes that read and decode; 0: threads only, which is faster for pictures.
     threads: threads that read and decode, in each process.
     max_corrupt: share of a source's records that may be undecodable before training stops.
+    text: how texts become batches; none: the source holds pictures.
   """
 
   source: str
@@ -36,6 +38,7 @@ class Data:
   workers: int = 0
   threads: int = 2
   max_corrupt: float = 0.001
+  text: Text | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ class Job:
 
   Attributes:
     objective: section of `objectives`.
-    augment: section of `augment`.
+    augment: section of `augment`; none: batches are used as they are (text).
     optimizer: section of `optim`.
     data: where examples come from.
     steps: optimiser steps the run takes; raising it goes on from where the run stands.
@@ -109,10 +112,10 @@ class Job:
   """
 
   objective: Section
-  augment: Section
   optimizer: Section
   data: Data
   steps: int
+  augment: Section | None = None
   seed: int = 0
   accumulate: int = 1
   mesh: Mesh = Mesh()

@@ -13,7 +13,6 @@ from ssljax import flops, sharding
 from ssljax.checkpoint import Checkpoints
 from ssljax.errors import UserError
 from ssljax.training import state as state_lib
-from ssljax.training.evaluation import Measure
 from ssljax.training.meter import Meter
 from ssljax.training.progress import ProgressLine
 from ssljax.training.run import Run
@@ -23,6 +22,7 @@ from ssljax.types import Batch, TrainState
 from ssljax.writer import Writer
 
 _AHEAD = 2  # steps dispatched ahead of an accelerator: enough to hide the host, few enough to bound memory
+Evaluate = Callable[[TrainState], dict[str, float]]
 Origin = tuple[pathlib.Path, int | None]
 
 
@@ -50,7 +50,7 @@ def start(
   return _continue(run, origin, say) if origin else state_lib.create(run.init, run.like, run.job.seed)
 
 
-def train(run: Run, state: TrainState, workdir: pathlib.Path, *, measure: Measure | None = None) -> TrainState:
+def train(run: Run, state: TrainState, workdir: pathlib.Path, *, measure: Evaluate | None = None) -> TrainState:
   """Returns the state after `run.job.steps` steps; `state` is used up.
 
   Args:
@@ -106,7 +106,7 @@ def compile_step(run: Run, batch: Mapping[str, np.ndarray]) -> tuple[Any, int]:
 class _Loop:
   """The moving parts of one stretch of training; `from_state` runs it."""
 
-  def __init__(self, run: Run, store: Checkpoints, writer: Writer, progress: ProgressLine, measure: Measure | None):
+  def __init__(self, run: Run, store: Checkpoints, writer: Writer, progress: ProgressLine, measure: Evaluate | None):
     self._run, self._job = run, run.job
     self._store, self._writer, self._progress, self._measure = store, writer, progress, measure
     data = run.job.data

@@ -8,11 +8,15 @@ import jax
 import numpy as np
 
 from ssljax import build, optim, sharding
+from ssljax.augment.identity import Identity
+from ssljax.data.corpus import Corpus
 from ssljax.data.pipeline import Stream
-from ssljax.data.source import Source, open_source
+from ssljax.data.source import Source
+from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
 from ssljax.training import config as config_lib
 from ssljax.training import state as state_lib
+from ssljax.training.feed import open_feed
 from ssljax.types import Array, Batch, Objective, PyTree, TrainState
 
 
@@ -36,8 +40,8 @@ class Run:
 
   config: Mapping[str, Any]
   job: config_lib.Job
-  source: Source
-  stream: Stream
+  source: Source | Corpus
+  stream: Stream | TextStream
   augment: Any
   objective: Objective
   optimizer: optim.Optimizer
@@ -55,19 +59,20 @@ def assemble(config: Mapping[str, Any]) -> Run:
       objective reads against leaves the data makes.
   """
   sections = config_lib.parse(config)
-  source = open_source(sections.data.source, split=sections.data.split, image_size=sections.data.image_size)
-  size = sections.data.batch_size
-  config = config_lib.resolve_durations(config, batch_size=size, num_examples=len(source))
+  feed = open_feed(sections)
+  source, stream, size = feed.source, feed.stream, sections.data.batch_size
+  config = config_lib.resolve_durations(config, batch_size=size, num_examples=feed.num_examples)
+  config = _remember_vocabulary(config, source)
   job = config_lib.parse(config)
   mesh = sharding.make_mesh(**dataclasses.asdict(job.mesh))
   _check_sizes(job, mesh)
-  stream = Stream(source, seed=job.seed, batch_size=size, host=jax.process_index(), num_hosts=jax.process_count())
 
-  augment = build.build(job.augment, "augment", where="augment")
+  augment = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
   optimizer = build.build(job.optimizer, "optim", where="optimizer", batch_size=size)
   objective = build.build(job.objective, "objectives", where="objective")
   batch = _abstract_batch(stream, augment, size)
   _check_objective(job, objective, batch)
+  _check_vocabulary(objective, source)
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
   abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
@@ -87,6 +92,25 @@ def assemble(config: Mapping[str, Any]) -> Run:
   )
 
 
+def _remember_vocabulary(config: Mapping[str, Any], source: Source | Corpus) -> Mapping[str, Any]:
+  """Returns the config with the vocabulary's size and fingerprint in it, which a resume compares."""
+  if not isinstance(source, Corpus):
+    return config
+  text = {**config["data"]["text"], "vocabulary": source.identity}
+  return {**config, "data": {**config["data"], "text": text}}
+
+
+def _check_vocabulary(objective: Objective, source: Source | Corpus) -> None:
+  found = getattr(objective, "vocab_size", None)
+  if not isinstance(source, Corpus) or found is None or found >= source.vocabulary.size:
+    return
+  v = source.vocabulary
+  raise UserError(
+    f"objective.model.vocab_size: found {found}, expected at least {v.size}: {v.tokenizer.size} pieces, "
+    f"{len(v.modes)} mode tokens and {v.sentinels} sentinels (the most spans a denoiser makes)"
+  )
+
+
 def _check_sizes(job: config_lib.Job, mesh: jax.sharding.Mesh) -> None:
   size, devices = job.data.batch_size, sharding.batch_devices(mesh)
   if size % job.accumulate:
@@ -101,7 +125,8 @@ def _check_objective(job: config_lib.Job, objective: Objective, batch: Batch) ->
   for key in objective.batch_keys:
     if key not in batch:
       found = ", ".join(sorted(batch))
-      raise UserError(f"objective: {name} reads {key!r}, but augment {job.augment['name']} and the data make {found}")
+      made = "the data make" if job.augment is None else f"augment {job.augment['name']} and the data make"
+      raise UserError(f"objective: {name} reads {key!r}, but {made} {found}")
   if job.accumulate > 1 and objective.couples_examples:
     raise UserError(
       f"accumulate: found {job.accumulate}, expected 1: the loss of {name} couples the examples of a batch"

@@ -1,0 +1,80 @@
+"""The interpreter's own standard library as text: real source code on every machine, nothing to download."""
+
+import hashlib
+import os
+import sysconfig
+from pathlib import Path
+
+from ssljax.data.documents import Documents, decode
+from ssljax.data.embedded import Embedded
+from ssljax.data.embedded import catalogue as pictures
+from ssljax.errors import UserError, nearest
+
+LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"})
+
+
+def open_all(where: str) -> "PythonSource":
+  """Returns the standard library's source files; `where` is "python", the only embedded text.
+
+  Raises:
+    UserError: another name, or an interpreter without source files.
+  """
+  if where.partition("-")[0] in {line.name for line in pictures()}:
+    raise UserError(f"data source: embedded:{where} holds pictures, expected text: embedded:python")
+  if where != "python":
+    raise UserError(f"data source: embedded: unknown text {nearest(where, ['python'])}")
+  return PythonSource(Path(sysconfig.get_paths()["stdlib"]))
+
+
+def catalogue() -> tuple[Embedded, ...]:
+  """Returns the embedded texts, a line each, as `embedded.catalogue` does the pictures."""
+  return (Embedded("python", "source files (text)", len(open_all("python")), None, PythonSource.licence, {}),)
+
+
+class PythonSource(Documents):
+  """The files *.py below `root`, sorted; of files with equal bytes the first. Tests and idlelib are left out.
+
+  The fingerprint is of the contents: it is the same wherever the same Python is installed. Which files there are
+  depends on the version of Python, and so does a number measured on them.
+  """
+
+  licence = "PSF-2.0"
+
+  def __init__(self, root: Path):
+    self.root, self.paths = root, []
+    seen, whole = set(), hashlib.blake2b(digest_size=16)
+    for path in sorted(_files(root)):
+      data = (root / path).read_bytes()
+      digest = hashlib.blake2b(data, digest_size=16).digest()
+      if not data.strip():
+        self.empty += 1
+      elif digest not in seen:
+        seen.add(digest)
+        self.paths.append(path)
+        self.replaced += decode(data)[1]
+        whole.update(path.encode("utf-8", "surrogateescape") + b"\0" + digest)
+    self.fingerprint = whole.hexdigest()
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def read(self, row: int) -> str:
+    """Returns a whole file."""
+    return decode((self.root / self.paths[row]).read_bytes())[0]
+
+  def name(self, row: int) -> str:
+    """Returns the path of the file."""
+    return str(self.root / self.paths[row])
+
+  def group(self, row: int) -> str:
+    """Returns the file's package, or its name at the top: encodings/ holds dozens of tables that are nearly equal."""
+    return self.paths[row].partition("/")[0]
+
+
+def _files(root: Path) -> list[str]:
+  found = []
+  for folder, subfolders, files in os.walk(root):
+    subfolders[:] = [name for name in subfolders if name not in LEFT_OUT]
+    below = Path(folder).relative_to(root)
+    found += [(below / name).as_posix() for name in files if name.endswith(".py")]
+  return found

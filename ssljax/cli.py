@@ -76,9 +76,11 @@ def _parser() -> argparse.ArgumentParser:
   data = commands.add_parser("data", help="list, preview or prepare data", allow_abbrev=False)
   data_commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=_Parser)
   _command(data_commands, "list", "data_list", "sources and the real sets that come with packages")
-  preview = _command(data_commands, "preview", "data_preview", "draw pictures and their augmented views")
+  preview = _command(
+    data_commands, "preview", "data_preview", "show what the model sees: augmented views, or corrupted text"
+  )
   preview.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
-  preview.add_argument("--out", required=True, metavar="FILE.png")
+  preview.add_argument("--out", metavar="FILE.png", help="where pictures are drawn; text is printed")
   preview.add_argument("--rows", type=int, default=8, help="pictures shown (default 8)")
   prepare = _command(data_commands, "prepare", "data_prepare", "write ArrayRecord shards with a manifest")
   prepare.add_argument("--source", required=True, metavar="KIND:WHERE", help="folder:DIR or npz:FILE")

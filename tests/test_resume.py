@@ -22,21 +22,25 @@ def ground(tmp_path_factory):
   folder = tmp_path_factory.mktemp("resume")
   pictures = np.random.default_rng(0).integers(0, 256, (50, 20, 24, 3), dtype=np.uint8)
   np.savez(folder / "pictures.npz", image=pictures, label=np.arange(50) % 5)
+  words = ["the", "cat", "of", "a", "neighbour", "sat", "on", "seven", "mats"]
+  texts = [" ".join(random.Random(n).choices(words, k=3 + n % 50)) for n in range(80)]
+  (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
   return folder
 
 
-def start(ground, workdir, *, workers=0, devices=2, steps=STEPS):
+def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder"):
   command = [
     sys.executable,
     "-m",
     "ssljax",
     "train",
-    f"--config={HERE}/tiny_config.py:recorder",
+    f"--config={HERE}/{config}",
     f"--workdir={workdir}",
   ]
   command += [f"--cpu-devices={devices}", f"--config.data.workers={workers}", f"--config.steps={steps}"]
   path = os.pathsep.join([str(HERE.parent), str(HERE)])
   own = {"PYTHONPATH": path, "SSLJAX_TEST_DATA": str(ground), "JAX_COMPILATION_CACHE_DIR": str(ground / "cache")}
+  own["SSLJAX_CACHE"] = str(ground / "ssljax")
   environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu"}
   with open(f"{workdir}.log", "a") as log:
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -87,6 +91,27 @@ def test_killed_and_started_again(ground, straight, workers):
   assert "resuming at step" in pathlib.Path(f"{workdir}.log").read_text()
   assert curve(workdir) == curve(straight)
   assert checksums(workdir) == checksums(straight)
+
+
+TEXT = "tiny_text_config.py:bare"
+
+
+@pytest.fixture(scope="module")
+def straight_text(ground):
+  return finish(ground, ground / "straight_text", config=TEXT)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_text_killed_and_started_again(ground, straight_text, workers):
+  """40 steps are several epochs of this text: the plan of a later one is made anew after the kill."""
+  workdir = ground / f"killed_text{workers}"
+  step = random.randrange(11, 30)
+  print(f"kill at step {step}")
+  assert stop_at(start(ground, workdir, workers=workers, config=TEXT), workdir, step, signal.SIGKILL) == -signal.SIGKILL
+  finish(ground, workdir, workers=workers, config=TEXT)
+  assert "resuming at step" in pathlib.Path(f"{workdir}.log").read_text()
+  assert curve(workdir) == curve(straight_text)
+  assert checksums(workdir) == checksums(straight_text)
 
 
 def test_sigterm_saves_and_asks_to_be_started_again(ground, straight):

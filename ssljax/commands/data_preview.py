@@ -1,7 +1,8 @@
-"""`ssljax data preview`: pictures of a config's training data beside their augmented views."""
+"""`ssljax data preview`: a config's training data as the model sees it, pictures in a file or text on the terminal."""
 
 import argparse
 import pathlib
+from typing import Any
 
 from ssljax import runtime
 from ssljax.commands.configs import load_config
@@ -11,6 +12,10 @@ from ssljax.errors import UserError
 def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax data preview`."""
   config = load_config(options.config, options.overrides)
+  if (config.get("data") or {}).get("text"):
+    return _text(config)
+  if options.out is None:
+    raise UserError("--out: missing, expected a .png file")
   out = pathlib.Path(options.out)
   if not out.parent.is_dir() or out.suffix != ".png":
     raise UserError(f"--out: found {out}, expected a .png file in a folder that exists")
@@ -25,4 +30,22 @@ def run(options: argparse.Namespace) -> int:
   final.views(assembled, rows=min(options.rows, assembled.job.data.batch_size)).save(out)
   classes = f", {assembled.source.num_classes} classes" if assembled.source.num_classes else ""
   print(f"{out}: {len(assembled.source):,} records{classes}, licence {assembled.source.licence}")
+  return 0
+
+
+def _text(config: dict[str, Any]) -> int:
+  """Prints what the denoisers of a text config do; nothing of the model is built."""
+  from ssljax.commands import text_preview
+  from ssljax.data.corpus import Corpus
+  from ssljax.training.config import parse
+  from ssljax.training.feed import open_feed
+
+  job = parse(config)
+  corpus = open_feed(job).source
+  assert isinstance(corpus, Corpus)
+  text_preview.show(corpus, seed=job.seed)
+  d = corpus.documents
+  print(
+    f"{len(d):,} documents, {d.empty:,} empty and {d.corrupt:,} unreadable left out, {d.replaced:,} bad bytes replaced"
+  )
   return 0

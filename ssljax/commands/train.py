@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
 
   assembled = runs.assemble(config)
   _check_same(folder, assembled.config, allow=options.allow_config_change)
+  _check_vocabulary(origin, assembled.config)
   measure = final.measure_of(assembled)
   state = start(assembled, folder, origin=origin, say=say)
   workdirs.write_json(folder / "config.json", assembled.config)
@@ -55,6 +56,19 @@ def _origin(text: str | None) -> tuple[pathlib.Path, int | None] | None:
     return None
   folder, step = workdirs.split_step(text, "--from")
   return folder / "checkpoints", step
+
+
+def _check_vocabulary(origin: tuple[pathlib.Path, int | None] | None, config: Mapping[str, Any]) -> None:
+  """Refuses to continue a text model with ids that mean something else."""
+  text = config["data"].get("text")
+  if origin is None or not text:
+    return
+  before = (workdirs.read_config(origin[0].parent)["data"].get("text") or {}).get("vocabulary")
+  if before != text["vocabulary"]:
+    raise UserError(
+      f"--from: {origin[0].parent} was trained with {before}, this config makes {text['vocabulary']} "
+      "(the same tokenizer and data.text.sentinels are needed)"
+    )
 
 
 def _check_same(folder: pathlib.Path, config: Mapping[str, Any], *, allow: bool) -> None:

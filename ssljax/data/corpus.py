@@ -30,7 +30,9 @@ class Text:
     layout: encoder_decoder or decoder_only.
     mixture: ul2, ul2r, span_corruption, prefix_lm or causal_lm; unused where `denoisers` are given.
     denoisers: a mixture of one's own.
-    modes: mode tokens: ul2 ([NLU], [S2S], [NLG]), rsx ([R], [S], [X]) or none.
+    modes: mode tokens: ul2 ([NLU], [S2S], [NLG]), rsx ([R], [S], [X]) or absent.
+    sentinels: how many the vocabulary has; none: as many as the mixture needs. Say it where runs of several mixtures
+      share a vocabulary.
     documents: "shared": every denoiser sees all documents; "disjoint": each its own.
     vocabulary: written by the program: what the run was started with. Another one is refused.
   """
@@ -44,6 +46,7 @@ class Text:
   mixture: str = "ul2"
   denoisers: tuple[Denoiser, ...] = ()
   modes: str = "ul2"
+  sentinels: int | None = None
   documents: Sharing = "shared"
   vocabulary: str | None = None
 
@@ -108,7 +111,10 @@ def open_corpus(spec: str, text: Text, *, split: str, trained_on: str) -> Corpus
   mixture = text.mix(text.denoisers or mixtures.named(text.mixture))
   documents = open_documents(spec, split=split)
   tokenizer = _tokenizer(text.tokenizer, spec, trained_on)
-  vocabulary = Vocabulary(tokenizer, mixture.mode_names, mixture.sentinels)
+  if text.sentinels is not None and text.sentinels < mixture.sentinels:
+    spans = f"the denoisers make up to {mixture.sentinels} spans"
+    raise UserError(f"data.text.sentinels: found {text.sentinels}, expected at least {mixture.sentinels}: {spans}")
+  vocabulary = Vocabulary(tokenizer, mixture.mode_names, text.sentinels or mixture.sentinels)
   corpus = Corpus(text, documents, open_tokens(documents, tokenizer), vocabulary, mixture)
   if text.vocabulary not in (None, corpus.identity):
     raise UserError(f"data.text.tokenizer: found {corpus.identity}, expected {text.vocabulary}, as the run was started")

@@ -15,7 +15,7 @@ GROUPS: tuple[Group, ...] = ("R", "S", "X", "C")  # a batch's `target_group` cou
 MODES: dict[str, dict[Group, str]] = {
   "ul2": {"R": "[NLU]", "S": "[S2S]", "X": "[NLG]", "C": "[S2S]"},  # those of the released 20B checkpoint
   "rsx": {"R": "[R]", "S": "[S]", "X": "[X]", "C": "[S]"},  # the paper's
-  "none": {},
+  "absent": {},
 }
 
 
@@ -96,7 +96,7 @@ class Mixture:
     layout: encoder_decoder (inputs and targets apart) or decoder_only (targets after inputs, in one sequence).
     inputs_length: tokens an example may have for the encoder; of decoder_only: in its one sequence.
     targets_length: tokens an example may have for the decoder; unused by decoder_only.
-    modes: which mode tokens come first: "ul2", "rsx" or "none".
+    modes: which mode tokens come first: "ul2", "rsx" or "absent".
     row_inputs, row_targets: tokens of a row, which holds one example or several; None: those of an example.
 
   Raises:
@@ -129,9 +129,8 @@ class Mixture:
 
   @property
   def mode_names(self) -> tuple[str, ...]:
-    """Returns the mode tokens the mixture uses, each once."""
-    used = (MODES[self.modes].get(denoiser.group) for denoiser in self.denoisers)
-    return tuple(dict.fromkeys(name for name in used if name))
+    """Returns the mode tokens, each once, also those the mixture does not use: ids must not depend on the mixture."""
+    return tuple(dict.fromkeys(MODES[self.modes].values()))
 
   def mode(self, denoiser: Denoiser) -> str | None:
     """Returns the mode token of a denoiser."""

@@ -23,7 +23,7 @@ def test_ul2r_is_half_prefix_and_a_quarter_each():
 
 
 def test_lengths_are_t5s_where_the_targets_have_room():
-  mixture = Mixture(named("ul2"), "encoder_decoder", 512, 512, "none")
+  mixture = Mixture(named("ul2"), "encoder_decoder", 512, 512, "absent")
   assert mixture.lengths == (568, 588, 512, 766, 908, 600, 1006)
   # The mode token takes its place from the text, not from the end of sequence.
   assert Mixture(named("ul2"), "encoder_decoder", 513, 512, "ul2").lengths == mixture.lengths

@@ -15,6 +15,9 @@ VIT = dict(name="vit.ViT", variant="Ti", width=16, depth=2, heads=2, patch=4, im
 TINY = {
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
   "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
+  "ul2.UL2": dict(
+    model=dict(name="t5.T5", vocab_size=40, width=16, depth=2, heads=2, head_width=8, hidden=24, dropout=0.1)
+  ),
 }
 LOSS_KEY = jax.random.key(7)
 # Compiling is what takes the time here, not running: seven times faster so.
@@ -35,7 +38,22 @@ def make_batch(keys):
     "local_views": lambda: draw(size=(BATCH, 2, SIZE // 2, SIZE // 2, 3)),
   }
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
-  return {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys} | {"index": jnp.asarray(index)}
+  found = {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys if key in leaves}
+  return found | {key: value for key, value in packed_text().items() if key in keys} | {"index": jnp.asarray(index)}
+
+
+def packed_text(length=12):
+  """Rows of two examples of different sizes and some padding."""
+  generator = np.random.default_rng(0)
+  first, second = generator.integers(2, 6, (2, BATCH, 1))
+  place = np.arange(length)
+  segments = np.where(place < first, 1, np.where(place < first + second, 2, 0))
+  positions = np.where(segments == 2, place - first, place * (segments == 1))
+  tokens = [generator.integers(1, 40, (BATCH, length)) * (segments > 0) for _ in range(2)]
+  leaves = {"inputs": tokens[0], "input_segments": segments, "input_positions": positions, "targets": tokens[1]}
+  leaves |= {"target_segments": segments, "target_positions": positions, "prefix": (positions == 0) & (segments > 0)}
+  leaves |= {"target_group": generator.integers(0, 3, (BATCH, length)), "target_bytes": 3 * (segments > 0)}
+  return {key: jnp.asarray(value, jnp.int32) for key, value in leaves.items()}
 
 
 def train_like_step(objective):
@@ -139,11 +157,14 @@ def test_accumulation_is_exact_through_weight_or_the_coupling_is_real(tiny):
     close(found, (tiny.result[0].loss, tiny.result[1]))
 
 
-def test_encode_takes_images_alone_and_each_for_itself(tiny):
-  images = make_batch(("image",))["image"]
+def test_encode_takes_what_is_to_be_encoded_alone_and_each_for_itself(tiny):
+  images = "inputs" not in tiny.batch
+  batch = {"image": make_batch(("image",))["image"]} if images else tiny.batch
   encode = jax.jit(tiny.objective.encode, compiler_options=QUICK)
-  found = encode(tiny.params, tiny.state, {"image": images})
+  found = encode(tiny.params, tiny.state, batch)
   assert found["embedding"].ndim == 2 and all(len(value) == BATCH for value in found.values())
-  mixed = encode(tiny.params, tiny.state, {"image": images.at[1:].set(images[1:] * 3)})
+  change = (lambda x: x.at[1:].set(x[1:] * 3)) if images else (lambda x: x.at[1:].set(jnp.minimum(x[1:] + 1, 39)))
+  key = "image" if images else "inputs"
+  mixed = encode(tiny.params, tiny.state, {**batch, key: change(batch[key])})
   close(jax.tree.map(lambda x: x[0], mixed), jax.tree.map(lambda x: x[0], found))
   assert float(jnp.abs(mixed["embedding"][1] - found["embedding"][1]).max()) > 1e-3

@@ -6,11 +6,19 @@
 Data:      the interpreter's standard library (other versions of Python give other numbers); packages whose name hashes
            to the test split are held out. 2,048 pieces are learnt from the training split first (a minute, kept).
 Model:     T5.1.1, 192 wide, 3 + 3 layers, tied head. Examples of at most 128 + 64 tokens, several in a row.
+Hardware:  2 CPU cores.
+Numbers:   one seed so far (0), 6 min 11 s with nothing beside it, Python 3.11.7. Held-out bits per byte, all nats of the
+           targets (sentinels, ends of sequence) over the bytes of their text, 256 rows a group:
+                              R      S      X
+           byte n-gram (2)    2.671  2.671  2.671
+           untrained          5.616  4.380  5.027
+           trained            2.539  2.077  2.331
+           After 300 steps it knows the statistics of code; `infill` shows that it does not write code yet.
 """
 
 import ml_collections
 
-STEPS = 400
+STEPS = 300
 
 
 def get_config():
@@ -35,20 +43,19 @@ def get_config():
     name="ul2.UL2",
     model=dict(name="t5.T5", vocab_size=2112, width=192, depth=3, heads=3, head_width=64, hidden=512, head="tied"),
   )
+  # Adafactor moves a parameter relative to its size; Adam is slow here, as T5's embeddings start at N(0, 1).
   config.optimizer = dict(
-    name="adamw",
+    name="adafactor",
     learning_rate=dict(
       name="infinite",
-      peak=4e-3,
-      constant=1.5e-3,
-      minimum=1e-4,
-      warmup_steps=40,
-      cooldown_steps=240,
-      anneal_start=300,
-      anneal_steps=100,
+      peak=0.03,
+      constant=0.01,
+      minimum=1e-3,
+      warmup_steps=20,
+      cooldown_steps=200,
+      anneal_start=240,
+      anneal_steps=60,
     ),
-    b2=0.98,
-    weight_decay=0.01,
     clip=1.0,
   )
   config.checkpoint = dict(every=100, keep=2)

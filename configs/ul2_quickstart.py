@@ -7,8 +7,8 @@ Data:      the interpreter's standard library (other versions of Python give oth
            to the test split are held out. 2,048 pieces are learnt from the training split first (a minute, kept).
 Model:     T5.1.1, 192 wide, 3 + 3 layers, tied head. Examples of at most 128 + 64 tokens, several in a row.
 Hardware:  2 CPU cores.
-Numbers:   one seed so far (0), 6 min 11 s with nothing beside it, Python 3.11.7. Held-out bits per byte, all nats of the
-           targets (sentinels, ends of sequence) over the bytes of their text, 256 rows a group:
+Numbers:   one seed so far (0), 6 min 11 s with nothing beside it, Python 3.11.7. Held-out bits per byte, all nats of
+           the targets (sentinels, ends of sequence) over the bytes of their text, 256 rows a group:
                               R      S      X
            byte n-gram (2)    2.671  2.671  2.671
            untrained          5.616  4.380  5.027

@@ -71,6 +71,7 @@ def test_preview_prints_every_denoiser(capsys):
   assert main(["data", "preview", CONFIG]) == 0
   printed = capsys.readouterr().out
   assert printed.count("original") == printed.count("target") == 7
+  assert "are longer than the longest text" in printed.replace("\n", " ")
   assert "asked 0.15" in printed and "[NLG]" in printed and "padding" in printed
 
 

@@ -4,6 +4,8 @@ import argparse
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from ssljax import runtime
 from ssljax.commands.configs import load_config
 from ssljax.errors import UserError
@@ -44,8 +46,10 @@ def _text(config: dict[str, Any]) -> int:
   corpus = open_feed(job).source
   assert isinstance(corpus, Corpus)
   text_preview.show(corpus, seed=job.seed)
-  d = corpus.documents
+  d, longest = corpus.documents, max(corpus.mixture.lengths)
+  cut = int((np.diff(corpus.tokens.offsets) > longest).sum())
   print(
-    f"{len(d):,} documents, {d.empty:,} empty and {d.corrupt:,} unreadable left out, {d.replaced:,} bad bytes replaced"
+    f"{len(d):,} documents; {d.empty:,} empty, {d.corrupt:,} unreadable left out; {d.replaced:,} bad bytes replaced, "
+    f"{cut:,} are longer than the longest text a denoiser takes ({longest:,} tokens) and are cut"
   )
   return 0

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -111,7 +111,3 @@ class Vocabulary:
       )
     flush()
     return pieces
-
-  def describe(self) -> dict[str, Any]:
-    """Returns what a run's config remembers of the vocabulary, so that another one is noticed on resume."""
-    return {"size": self.size, "tokenizer": self.tokenizer.fingerprint}

@@ -10,7 +10,7 @@ from ssljax.data.documents import Documents, open_documents
 from ssljax.data.mixture import Denoiser, Layout, Mixture
 from ssljax.data.plan import Documents as Sharing
 from ssljax.data.text_stream import TextStream
-from ssljax.data.tokens import Tokens, open_tokens
+from ssljax.data.tokens import Tokens, open_tokens, progress
 from ssljax.data.vocabulary import Vocabulary
 from ssljax.errors import UserError
 
@@ -134,6 +134,7 @@ def _tokenizer(name: str, spec: str, split: str) -> tokenizers.Tokenizer:
   key = caches.key("tokenizer-1", documents.fingerprint, int(pieces), _TRAINED_ON)
 
   def learn(folder: Path) -> None:
+    progress(f"learning {int(pieces):,} pieces from {spec}, once (10 MB take about a minute)")
     texts = tokenizer_training.first_bytes(documents, most=_TRAINED_ON)
     tokenizer_training.train(texts, vocab_size=int(pieces), out=folder / "tokenizer.model")
 

@@ -17,7 +17,7 @@ from ssljax.report.chart import COLOURS, Style, line_chart, number, percent
 from ssljax.report.rundir import RunDir
 from ssljax.writer import is_number
 
-_STAGES = {"raw": "raw pixels", "untrained": "untrained", "trained": "trained"}
+_STAGES = {"raw": "raw pixels", "ngram": "byte n-gram", "untrained": "untrained", "trained": "trained"}
 _SHARES = ("knn", "linear_probe", "sgd_probe")
 _DIAGNOSTICS = ("_l2", "_gradient_norm")
 _NAMES = {
@@ -26,7 +26,7 @@ _NAMES = {
   "sgd_probe": "SGD probe accuracy",
   "rankme": "RankMe",
   "feature_std": "Feature std",
-}
+} | {f"{group}/bits_per_byte": f"{group} bits per byte" for group in ("R", "S", "X", "C")}
 
 
 class _Curve(NamedTuple):
@@ -46,6 +46,10 @@ _CURVES = (
   _Curve("eval/rankme", "RankMe", "effective rank; a fall is collapse", Style()),
   _Curve("eval/linear_probe", "Linear probe accuracy", "frozen features", Style("percent")),
   _Curve("eval/feature_std", "Feature std", "0 is collapse", Style(start="zero")),
+  *(
+    _Curve(f"{group}/bits_per_byte", f"{group} bits per byte", "of the training batches", Style())
+    for group in ("R", "S", "X", "C")
+  ),
   _Curve("train/examples_per_second", "Throughput", "examples a second, median", Style(start="zero"), "median"),
   _Curve("train/data_wait", "Waiting for data", "share of the time, median", Style("percent", "zero"), "median"),
 )
@@ -97,7 +101,7 @@ def render(dirs: Sequence[str | os.PathLike]) -> str:
 def _facts(run: RunDir) -> dict[str, str]:
   """Returns the line of the table of runs."""
   objective, data = _section(run.config, "objective"), _section(run.config, "data")
-  encoder = _section(objective, "encoder")
+  encoder = _section(objective, "encoder") or _section(objective, "model")
   parameters, seconds = run.summary.get("parameters"), run.summary.get("seconds")
   asked = run.config.get("steps")
   steps = f"{run.last_step:,}" + (f" of {asked:,}" if isinstance(asked, int) and asked != run.last_step else "")

@@ -83,10 +83,22 @@ def read(directory: pathlib.Path) -> RunDir:
     name=directory.resolve().name,
     config=_json(directory / "config.json"),
     rows=sorted(read_metrics(directory / FILE), key=lambda row: row["step"]),
-    final={k: float(v) for k, v in final.items() if is_number(v)},
+    final=_staged({k: float(v) for k, v in final.items() if is_number(v)}),
     summary=_json(directory / "summary.json"),
     pictures=_pictures(directory / "pictures"),
   )
+
+
+def _staged(final: dict[str, float]) -> dict[str, float]:
+  """Returns scores as "stage/metric": a text model's "R/bits_per_byte" is the trained one's.
+
+  The n-gram knows no groups of denoisers: its one number stands beside each.
+  """
+  bits = "/bits_per_byte"
+  groups = [key.removesuffix(bits) for key in final if key.endswith(bits) and key.count("/") == 1 and key[0] != "n"]
+  staged = {f"trained/{key}" if key.removesuffix(bits) in groups else key: value for key, value in final.items()}
+  ngram = staged.pop(f"ngram{bits}", None)
+  return staged | ({f"ngram/{group}{bits}": ngram for group in groups} if ngram is not None else {})
 
 
 def _check_size(path: pathlib.Path, limit: int) -> None:

@@ -63,3 +63,22 @@ def test_pictures_by_name_with_captions_and_limits(run, monkeypatch):
   assert "c.png is no PNG" in captions[2] and "108 bytes" in captions[3] and "1 more" in captions[4]
   urls = [p.url for p in rundir.read(run).pictures]
   assert urls[0] == "data:image/png;base64,iVBORw0KGgp4" and urls[2:] == ["", "", ""]
+
+
+def test_scores_of_text_are_beside_the_ngram(run):
+  (run / "eval").mkdir()
+  scores = {
+    "R/bits_per_byte": 2.5,
+    "X/bits_per_byte": 2.3,
+    "untrained/R/bits_per_byte": 5.0,
+    "ngram/bits_per_byte": 2.7,
+  }
+  (run / "eval" / "final.json").write_text(json.dumps(scores | {"train/data_wait": 0.1}))
+  assert rundir.read(run).final == {
+    "trained/R/bits_per_byte": 2.5,
+    "trained/X/bits_per_byte": 2.3,
+    "untrained/R/bits_per_byte": 5.0,
+    "ngram/R/bits_per_byte": 2.7,
+    "ngram/X/bits_per_byte": 2.7,
+    "train/data_wait": 0.1,
+  }

@@ -1,5 +1,6 @@
 """Evaluators of text: the n-gram against counting by hand, bits per byte against the plan, what infill prints."""
 
+import dataclasses
 import math
 import types
 
@@ -60,24 +61,28 @@ def test_ngram_evaluator_knows_repeated_text():
 
 @pytest.mark.parametrize("layout", ["encoder_decoder", "decoder_only"])
 def test_bits_per_byte_counts_every_row_once(layout):
-  """One nat a byte is 1 / ln 2 bits, whatever the group; the bytes are those the plan hides."""
-  seen = []
+  """Nats of all batches over bytes of all batches, though they differ; the bytes are those the plan hides."""
+  seen, nats, rows_at_once = [], [], 4
 
   def score(arrays):
-    assert len(arrays["targets"]) == 4
+    assert len(arrays["targets"]) == rows_at_once
     seen.append(int(arrays["target_bytes"].sum()))
-    return float(seen[-1]), float(seen[-1])
+    nats.append(float(1 + len(seen) ** 2))
+    return nats[-1], float(seen[-1])
 
   given, _ = probe(layout, score=score)
   found = BitsPerByte(mixture="ul2")(given)
   assert list(found) == ["R/bits_per_byte", "S/bits_per_byte", "X/bits_per_byte"]
-  assert all(value == pytest.approx(1 / math.log(2)) for value in found.values())
   expected = 0
   for group in "RSX":
     mixture = given.test.text.mix(tuple(d for d in named("ul2") if d.group == group))
     examples = given.test.stream(seed=0, batch_size=4, mixture=mixture).plan(0).examples
     expected += int((examples.length - examples.visible).sum())
   assert sum(seen) == expected
+  seen.clear(), nats.clear()
+  rows_at_once = 1
+  alone = BitsPerByte(mixture="span_corruption")(dataclasses.replace(given, batch_size=rows_at_once))["R/bits_per_byte"]
+  assert len(seen) > 1 and alone == pytest.approx(sum(nats) / math.log(2) / sum(seen))
 
 
 @pytest.mark.parametrize("layout", ["encoder_decoder", "decoder_only"])
@@ -97,8 +102,6 @@ def test_infill_shows_gaps_and_counts_right_ones(layout):
 
 
 def rows(given, evaluator):
-  import dataclasses
-
   from ssljax.data.mixture import Denoiser
 
   gap = Denoiser(group="R", density=evaluator.density, mean_span=evaluator.mean_span)

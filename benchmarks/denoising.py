@@ -2,11 +2,11 @@
 
     pip install -e ".[dev]" && python benchmarks/denoising.py [--rounds=7]
 
-Corruption: 568 tokens to 512 + 114, 15 % hidden, spans of 3, batches of 64, both inside of a grain pipeline. The other
-side draws a mask and builds inputs and targets for one example at a time in NumPy, as Hugging Face's T5 example script
-does, then batches. Packing: 20,000 documents of log-normal length into rows of 512 with segment ids and positions,
-against grain's FirstFitPackIterDataset with 64 bins. Ratios are taken inside a round, the order turns around with each
-round; the seconds are those of the processor.
+Corruption: 568 tokens to 512 + 114, 15 % hidden, spans of 3, batches of 128 (T5's), both in a grain pipeline. The
+other side takes the steps of Hugging Face's T5 collator (FlaxDataCollatorForT5MLM) for one example at a time, then
+batches. Packing: 20,000 documents of log-normal length into rows of 512 with segment ids and positions, against grain's
+FirstFitPackIterDataset with 64 bins. Ratios are taken inside a round, the order turns around with each round; the
+seconds are those of the processor. Last comes the padding of UL2's seven denoisers in rows of several shapes.
 """
 
 import argparse
@@ -17,31 +17,41 @@ import types
 
 import numpy as np
 
-TOKENS, INPUTS, TARGETS, BATCH, ROW = 568, 512, 114, 64, 512
+TOKENS, INPUTS, TARGETS, BATCH, ROW = 568, 512, 114, 128, 512
 
 
-def one_example(tokens, generator):
-  """Returns inputs and targets of one example, a NumPy transcription of the T5 functions, unvectorised."""
+def hugging_face_style(example, generator):
+  """Returns one example's inputs, labels and decoder inputs, by the steps of Hugging Face's T5 collator, in NumPy."""
+  tokens = np.array([example])  # the collator works on a batch; here it is of one
   noise = round(TOKENS * 0.15)
   spans = round(noise / 3)
 
-  def segment(total):
-    first = np.zeros(total - 1, np.int64)
-    first[: spans - 1] = 1
+  def segmentation(total):
+    first = np.arange(total - 1) < spans - 1
     generator.shuffle(first)
-    return np.bincount(np.cumsum(np.append(0, first)), minlength=spans)
+    return np.unique(np.cumsum(np.pad(first, [[1, 0]])), return_counts=True)[1]
 
-  lengths = np.stack([segment(TOKENS - noise), segment(noise)], axis=1).ravel()
-  starts = np.zeros(TOKENS, np.int64)
+  lengths = np.stack([segmentation(TOKENS - noise), segmentation(noise)], axis=1).ravel()
+  starts = np.zeros(TOKENS, np.int8)
   starts[np.cumsum(lengths)[:-1]] = 1
-  mask = np.cumsum(starts) % 2 == 1
+  mask = (np.cumsum(starts) % 2 == 1)[None]
 
-  def with_sentinels(hidden):
-    first = hidden & ~np.append(False, hidden[:-1])
-    ids = np.where(first, 32_100 - np.cumsum(first), tokens)
-    return np.append(ids[first | ~hidden], 1).astype(np.int32)
+  def filtered(hidden):
+    hidden = hidden.astype(np.int8)
+    first = hidden - np.roll(hidden, 1, axis=-1) * hidden
+    first[:, 0] = hidden[:, 0]
+    ids = np.where(first != 0, np.cumsum(first, axis=-1), first)
+    ids = np.where(ids != 0, 32_100 - ids, 0) - (hidden - first)  # -1: dropped
+    ids = np.where(ids != 0, ids, tokens)
+    kept = ids[ids >= 0].reshape(1, -1)
+    return np.concatenate([kept, np.full((1, 1), 1, np.int32)], axis=-1)
 
-  return {"inputs": with_sentinels(mask), "targets": with_sentinels(~mask)}
+  inputs, labels = filtered(mask), filtered(~mask)
+  if inputs.shape[-1] != INPUTS or labels.shape[-1] != TARGETS:
+    raise ValueError("lengths")
+  shifted = np.zeros_like(labels)
+  shifted[:, 1:] = labels[:, :-1]
+  return {"input_ids": inputs[0], "labels": labels[0], "decoder_input_ids": np.where(shifted == -100, 0, shifted)[0]}
 
 
 def stream(documents, mixture, layout, lengths, batch):
@@ -64,7 +74,7 @@ def corruption(batches):
   import grain
 
   examples = np.random.default_rng(0).integers(3, 259, (2048, TOKENS)).astype(np.uint16)
-  each = grain.MapDataset.source(examples).seed(0).repeat().random_map(one_example).batch(BATCH)
+  each = grain.MapDataset.source(examples).seed(0).repeat().random_map(hugging_face_style).batch(BATCH)
   ours = stream(list(examples), "span_corruption", "encoder_decoder", (INPUTS, TARGETS), BATCH)
   ours.plan(0)
 
@@ -78,7 +88,7 @@ def corruption(batches):
       next(iterator)
     iterator.close()
 
-  return {"one example at a time in grain": per_example, "ssljax in grain": vectorised}, batches * BATCH * TOKENS
+  return {"HF-style collator in grain": per_example, "ssljax in grain": vectorised}, batches * BATCH * TOKENS
 
 
 def packing():
@@ -109,6 +119,29 @@ def packing():
   return {"grain FirstFitPack": first_fit, "ssljax": ours}, int(lengths.sum()), fill
 
 
+def padding():
+  """Prints the padding of rows of UL2's mixture: documents of log-normal length, 5 M tokens."""
+  from ssljax.data import plan
+  from ssljax.data.mixture import Mixture, named
+
+  lengths = np.exp(np.random.default_rng(0).normal(5.5, 1.2, 10_000)).astype(int)
+  offsets = np.append(0, np.cumsum(lengths))
+  shapes = (
+    ("encoder_decoder", 128, 64, 512, 232),
+    ("encoder_decoder", 128, 64, 768, 344),
+    ("encoder_decoder", 256, 128, 1024, 464),
+    ("encoder_decoder", 256, 128, 2048, 928),
+    ("decoder_only", 256, 0, 512, None),
+  )
+  for layout, inputs, targets, *row in shapes:
+    mixture = Mixture(named("ul2"), layout, inputs, targets, "ul2", *row)
+    made = plan.make(offsets, mixture, seed=0, epoch=0, documents="shared")
+    e = made.examples
+    tokens = sum(map(np.sum, mixture.sizes(e.length, e.visible, e.spans)))
+    share = 1 - tokens / made.rows / sum(mixture.capacity)
+    print(f"{layout:16} examples {inputs} + {targets}, rows {mixture.capacity}: padding {share:.1%}")
+
+
 def measure(calls, rounds, tokens):
   """Prints tokens a second, and the ratio to the first with its spread."""
   seconds = {name: [] for name in calls}
@@ -136,6 +169,7 @@ def main():
   calls, tokens, fill = packing()
   measure(calls, max(options.rounds // 2, 1), tokens)
   print("fill", {name: f"{share:.2%}" for name, share in fill.items()})
+  padding()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ scaled_dot_product_attention, torch.optim.AdamW). How it is measured: side_by_si
 
 import argparse
 
-from side_by_side import CORES, measure, show, ssljax_step
+from side_by_side import CORES, measure, pictures, show, ssljax_step
 
 SIZE, PATCH, WIDTH, DEPTH, HEADS = 64, 8, 192, 12, 3
 DECODER = dict(decoder_width=128, decoder_depth=4, decoder_heads=4)
@@ -86,7 +86,7 @@ def main():
   parser.add_argument("--compile", action="store_true", help="torch.compile too (one to two minutes to start)")
   options = parser.parse_args()
   batch = options.batch
-  ours = dict(recipe="none", size=SIZE, batch=batch)
+  ours = dict(host=pictures(SIZE, batch), augment=dict(recipe="none", size=SIZE, normalize="imagenet"))
   contenders = {
     "torch eager float32": (torch_step, dict(batch=batch, autocast=False, compiled=False)),
     "torch autocast bfloat16": (torch_step, dict(batch=batch, autocast=True, compiled=False)),

@@ -32,28 +32,37 @@ def serve(make, pipe):
     pipe.send((time.perf_counter() - begun) / TURN)
 
 
-def ssljax_step(objective, recipe, size, batch):
-  """Returns a function that makes one whole training step: augmentation, gradients, AdamW, finite check."""
+def pictures(size, batch):
+  """Returns a batch of random pictures, without the stream's index."""
+  import numpy as np
+
+  images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+  return {"image": images, "aspect": np.ones(batch, np.float32)}
+
+
+def ssljax_step(objective, host, augment=None):
+  """Returns a function that makes one whole training step: augmentation, gradients, AdamW, finite check.
+
+  `host` is a batch's arrays without its index; `augment` the arguments of `Views`, None for no augmentation.
+  """
   runtime.start(cpu_devices=CORES)
   import jax
   import numpy as np
 
   from ssljax import optim, rng, sharding
+  from ssljax.augment.identity import Identity
   from ssljax.augment.views import Views
   from ssljax.build import build
   from ssljax.training.state import create, initialiser, shardings
   from ssljax.training.step import make_step
 
   method = build(objective, "objectives", where="objective")
-  augment = Views(recipe=recipe, size=size, normalize="imagenet")
+  augment = Views(**augment) if augment else Identity()
   transform = optim.adamw(learning_rate=1e-3, b2=0.95, weight_decay=0.05).transform
   mesh = sharding.make_mesh()
   place = sharding.batch_sharding(mesh)
-  host = {
-    "image": np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8),
-    "aspect": np.ones(batch, np.float32),
-    "index": np.stack([np.zeros(batch), np.arange(batch)], axis=-1).astype(np.uint32),
-  }
+  batch = len(next(iter(host.values())))
+  host = host | {"index": np.stack([np.zeros(batch), np.arange(batch)], axis=-1).astype(np.uint32)}
   with jax.set_mesh(mesh):
     given = jax.device_put(host, place)
     keys = jax.eval_shape(lambda: rng.example_keys(jax.random.key(0), host["index"]))

@@ -8,7 +8,7 @@ ssljax's step includes making both views on the device; PyTorch's starts from re
 
 import argparse
 
-from side_by_side import CORES, measure, show, ssljax_step
+from side_by_side import CORES, measure, pictures, show, ssljax_step
 
 SIZE, PATCH, OUT = 32, 4, 128
 ENCODERS = {
@@ -104,7 +104,7 @@ def main():
   parser.add_argument("--encoder", choices=sorted(ENCODERS), default="vit")
   options = parser.parse_args()
   batch, encoder = options.batch, options.encoder
-  ours = dict(recipe="simclr_cifar", size=SIZE, batch=batch)
+  ours = dict(host=pictures(SIZE, batch), augment=dict(recipe="simclr_cifar", size=SIZE, normalize="imagenet"))
   contenders = {
     "torch eager float32": (torch_step, dict(batch=batch, encoder=encoder, autocast=False)),
     "torch autocast bfloat16": (torch_step, dict(batch=batch, encoder=encoder, autocast=True)),

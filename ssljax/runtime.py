@@ -55,11 +55,11 @@ def cores() -> int:
 
 
 def devices_of_cores(count: int) -> int:
-  """Returns how many devices a CPU shows by default: the largest power of two up to its cores, at most 16.
+  """Returns how many devices a CPU shows by default: the largest power of two up to its cores, at most 8.
 
-  A power of two divides the batches of most configs on any machine; XLA's threads use the cores that are left.
+  So few that they divide the batch of any of our configs; XLA's threads use the cores that are left.
   """
-  return 2 ** (min(count, 16).bit_length() - 1)
+  return 2 ** (min(count, 8).bit_length() - 1)
 
 
 def start(*, cpu_devices: int | None = None, cache: str | os.PathLike[str] | None = None) -> None:

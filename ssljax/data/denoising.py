@@ -14,9 +14,8 @@ import numpy as np
 from ssljax.data.permutation import mix
 from ssljax.errors import UserError
 
-_COLUMN_BITS, _RANDOM_BITS = 16, 28  # one sorted word: 20 bits of example, random bits, 16 bits of place
 _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
-MAX_LENGTH, MAX_EXAMPLES = 1 << _COLUMN_BITS, 1 << (64 - _COLUMN_BITS - _RANDOM_BITS)
+MAX_LENGTH = 1 << 16  # tokens of an example; places are drawn with 32 bits
 
 
 def noise_counts(lengths: np.ndarray, *, density: float, mean_span: float) -> tuple[np.ndarray, np.ndarray]:
@@ -56,61 +55,74 @@ def span_lengths(inputs_length: int, *, density: float, mean_span: float) -> tup
 
 
 class Spans(NamedTuple):
-  """Where kept and hidden spans begin and end, of all examples together; positions in the flat array, int64[S] each.
+  """Visible and hidden spans of many examples, which take turns in each, visible first; int64[S] each.
 
   Attributes:
-    number: the span's number in its example, from 0.
-    kept: where the kept span begins.
-    hidden: where the hidden span that follows it begins.
-    end: where that one ends.
+    example: the span's example.
+    number: its number in the example, from 0; -1 where no sentinel stands for it (a prefix split).
+    visible, visible_end: visible tokens of the example before the visible span and after it.
+    hidden, hidden_end: hidden tokens of the example before the hidden span that follows and after it.
   """
 
+  example: np.ndarray
   number: np.ndarray
-  kept: np.ndarray
+  visible: np.ndarray
+  visible_end: np.ndarray
   hidden: np.ndarray
-  end: np.ndarray
+  hidden_end: np.ndarray
 
 
-def random_spans(keys: np.ndarray, lengths: np.ndarray, noise: np.ndarray, spans: np.ndarray) -> Spans:
-  """Returns kept and hidden spans that take turns, kept first, their lengths uniform among all that add up.
+def random_spans(keys: np.ndarray, visible: np.ndarray, hidden: np.ndarray, spans: np.ndarray) -> Spans:
+  """Returns the spans of N examples, their lengths uniform among all that add up.
 
   Args:
     keys: uint64[N].
-    lengths: int64[N], tokens.
-    noise: int64[N], tokens hidden.
-    spans: int64[N], hidden spans; as many are kept.
+    visible, hidden: int64[N], tokens.
+    spans: int64[N], spans hidden, as many stay visible, and none is empty; 0: a prefix split, one visible and one
+      hidden span that no sentinel marks.
+
+  Raises:
+    UserError: an example of MAX_LENGTH tokens or more.
   """
-  hidden = _compositions(keys, noise, spans)
-  kept = _compositions(mix(keys), lengths - noise, spans)
-  offset = np.repeat(np.cumsum(lengths) - lengths, spans)
-  begin = offset + kept.begin + hidden.begin
-  return Spans(hidden.number, begin, begin + kept.length, begin + kept.length + hidden.length)
-
-
-class _Parts(NamedTuple):
-  number: np.ndarray
-  begin: np.ndarray
-  length: np.ndarray
-
-
-def _compositions(keys: np.ndarray, totals: np.ndarray, counts: np.ndarray) -> _Parts:
-  """Returns each total cut into `counts` positive parts, uniformly: the cuts are the smallest of its random words."""
-  if len(keys) > MAX_EXAMPLES or (len(totals) and totals.max() >= MAX_LENGTH):
-    raise UserError(f"denoising: at most {MAX_EXAMPLES:,} examples of less than {MAX_LENGTH:,} tokens at once")
-  example, place = _ragged(totals - 1)
-  random = mix(keys[example] + (place + 1).astype(np.uint64) * _GOLDEN_RATIO) >> np.uint64(64 - _RANDOM_BITS)
-  words = (example.astype(np.uint64) << np.uint64(_RANDOM_BITS)) | random
-  words = np.sort((words << np.uint64(_COLUMN_BITS)) | place.astype(np.uint64))
-  example, number = _ragged(counts - 1)
-  chosen = words[(np.cumsum(totals - 1) - (totals - 1))[example] + number]
-  cuts = np.sort((example << _COLUMN_BITS) | (chosen & np.uint64(MAX_LENGTH - 1)).astype(np.int64))
-  example, number = _ragged(counts)
-  begin = np.zeros(len(example), np.int64)
-  begin[number > 0] = (cuts & (MAX_LENGTH - 1)) + 1
+  count = np.maximum(spans, 1)
+  totals = np.concatenate([visible, hidden])
+  if len(totals) and int(totals.max()) >= MAX_LENGTH:
+    raise UserError(f"denoising: found an example of {int(totals.max()):,} tokens, expected less than {MAX_LENGTH:,}")
+  places = np.maximum(totals - 1, 0)  # a cut may be after any token but the last
+  cuts = _subsets(np.concatenate([keys, mix(keys)]), places, np.tile(count - 1, 2))
+  part, number = _ragged(np.tile(count, 2))
+  begin = np.zeros(len(part), np.int64)
+  inner = np.flatnonzero(number)
+  begin[inner] = cuts - (np.cumsum(places) - places)[part[inner]] + 1
   end = np.append(begin[1:], 0)
-  last = number == counts[example] - 1
-  end[last] = totals
-  return _Parts(number, begin, end - begin)
+  end[np.cumsum(np.tile(count, 2)) - 1] = totals
+  half = len(part) // 2
+  example, number = part[:half], np.where(spans[part[:half]] > 0, number[:half], -1)
+  return Spans(example, number, begin[:half], end[:half], begin[half:], end[half:])
+
+
+def _subsets(keys: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """Returns counts[i] different numbers below sizes[i] for each i, ascending, every subset equally likely.
+
+  Example i's numbers are counted on from sum(sizes[:i]). Numbers are drawn until enough different ones were seen (the
+  first k different ones of a sequence are a uniform subset); where more than half are wanted, those left out are drawn.
+  """
+  ends = np.cumsum(sizes)
+  begins, sparse = ends - sizes, 2 * counts <= sizes
+  wanted = np.where(sparse, counts, sizes - counts)
+  owner = np.full(int(sizes.sum()), -1, np.int32)  # the draw that took a number; none yet
+  drawn, missing = np.zeros_like(counts), wanted
+  while missing.any():
+    example, number = _ragged(missing)
+    draw = (drawn[example] + number + 1).astype(np.uint64)
+    random = mix(keys[example] + draw * _GOLDEN_RATIO) >> np.uint64(32)
+    place = begins[example] + (random * sizes[example].astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+    free = np.flatnonzero(owner[place] < 0)
+    owner[place[free]] = free
+    won = free[owner[place[free]] == free]  # two draws of one round may have met
+    drawn, missing = drawn + missing, missing - np.bincount(example[won], minlength=len(counts))
+  chosen = owner >= 0
+  return np.flatnonzero(chosen if sparse.all() else chosen ^ np.repeat(~sparse, sizes))
 
 
 def _ragged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,30 +138,11 @@ def noise_mask(rng: np.random.Generator, length: int, *, density: float, mean_sp
   """
   if density == 0 or length < 2:
     return np.zeros(length, bool)
-  lengths = np.array([length])
-  noise, spans = noise_counts(lengths, density=density, mean_span=mean_span)
+  noise, count = noise_counts(np.array([length]), density=density, mean_span=mean_span)
   key = rng.integers(0, 2**63, size=1).astype(np.uint64)
-  return _mask(random_spans(key, lengths, noise, spans), length)
-
-
-def _mask(spans: Spans, size: int) -> np.ndarray:
-  change = np.zeros(size + 1, np.int8)
-  change[spans.hidden] += 1
-  change[spans.end] -= 1
-  return np.cumsum(change[:-1], dtype=np.int8).astype(bool)
-
-
-def split_spans(tokens: np.ndarray, spans: Spans, *, last_sentinel: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (inputs, targets): hidden spans replaced by sentinels, and kept spans replaced by sentinels.
-
-  Span k's sentinel is last_sentinel - k; a span without a number (`prefix_spans`) leaves none.
-  """
-  mask, marked = _mask(spans, len(tokens)), spans.number >= 0
-  inputs, keep = tokens.copy(), ~mask
-  inputs[spans.hidden[marked]], keep[spans.hidden[marked]] = last_sentinel - spans.number[marked], True
-  targets, hide = tokens.copy(), mask.copy()
-  targets[spans.kept[marked]], hide[spans.kept[marked]] = last_sentinel - spans.number[marked], True
-  return inputs[keep], targets[hide]
+  spans = random_spans(key, length - noise, noise, count)
+  runs = np.stack([spans.visible_end - spans.visible, spans.hidden_end - spans.hidden], axis=1)
+  return np.repeat(np.tile([False, True], len(runs)), runs.ravel())
 
 
 def corrupt(tokens: np.ndarray, mask: np.ndarray, *, last_sentinel: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,9 +200,3 @@ def prefix_lengths(keys: np.ndarray, lengths: np.ndarray, *, density: float) -> 
   least = np.clip(np.rint((1 - 2 * density) * (lengths - 1)).astype(np.int64), 1, most)
   random = (mix(keys) >> np.uint64(32)).astype(np.float64) / 2**32
   return np.where(lengths < 2, 0, least + np.floor(random * (most - least + 1)).astype(np.int64))
-
-
-def prefix_spans(lengths: np.ndarray, prefix: np.ndarray) -> Spans:
-  """Returns each example as one visible span, its prefix, and one hidden span, the rest; no sentinels (number -1)."""
-  offset = np.cumsum(lengths) - lengths
-  return Spans(np.full(len(lengths), -1), offset, offset + prefix, offset + lengths)

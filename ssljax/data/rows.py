@@ -1,50 +1,16 @@
-"""From planned examples to the arrays of a batch: read, corrupt and lay out all examples of all rows as one."""
+"""From planned examples to the arrays of a batch: all examples of all rows are corrupted and laid out at once.
+
+Spans, not tokens, are computed with: each visible or hidden span is a run of the store that is copied to its place.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from ssljax.data import denoising
-from ssljax.data.denoising import Spans
 from ssljax.data.mixture import GROUPS, Mixture
 from ssljax.data.plan import Examples
 from ssljax.data.vocabulary import Vocabulary
-
-
-def corrupt(
-  tokens: np.ndarray, examples: Examples, vocabulary: Vocabulary
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-  """Returns (inputs, their lengths, targets, their lengths) of examples, one after the other, nothing added yet.
-
-  Args:
-    tokens: the store, any integers [T].
-    examples: P examples.
-    vocabulary: where the sentinels are.
-  """
-  lengths = examples.length.astype(np.int64)
-  ends = np.cumsum(lengths)
-  flat = np.arange(int(ends[-1])) + np.repeat(examples.begin - (ends - lengths), lengths)
-  text = tokens[flat].astype(np.int32)
-  inputs, targets = denoising.split_spans(text, _spans(examples, lengths), last_sentinel=vocabulary.last_sentinel)
-  visible, spans = examples.visible.astype(np.int64), examples.spans
-  return inputs, visible + spans, targets, lengths - visible + spans
-
-
-def _spans(examples: Examples, lengths: np.ndarray) -> Spans:
-  """Returns the spans of all examples; a prefix split is one visible and one hidden span without sentinels."""
-  offset = np.cumsum(lengths) - lengths
-  marked = examples.spans > 0
-  noise, count = lengths[marked] - examples.visible[marked], examples.spans[marked].astype(np.int64)
-  spans = denoising.random_spans(examples.key[marked], lengths[marked], noise, count)
-  moved = np.repeat((offset - _offsets_alone(lengths, marked))[marked], count)
-  spans = Spans(spans.number, spans.kept + moved, spans.hidden + moved, spans.end + moved)
-  plain = denoising.prefix_spans(lengths, examples.visible.astype(np.int64))
-  parts = zip(spans, (field[~marked] for field in plain), strict=True)
-  return Spans(*(np.concatenate(pair) for pair in parts))
-
-
-def _offsets_alone(lengths: np.ndarray, marked: np.ndarray) -> np.ndarray:
-  """Returns where each marked example begins among the marked ones alone."""
-  own = np.where(marked, lengths, 0)
-  return np.cumsum(own) - own
 
 
 def layout(
@@ -66,86 +32,102 @@ def layout(
     mixture: lengths, layout, modes.
     vocabulary: ids.
   """
-  inputs, input_lengths, targets, target_lengths = corrupt(tokens, examples, vocabulary)
-  modes = [mixture.mode(denoiser) for denoiser in mixture.denoisers]
-  first = np.array([-1 if mode is None else vocabulary.mode(mode) for mode in modes])[examples.denoiser]
-  first = first if any(modes) else None
-  row = np.repeat(np.arange(len(counts)), counts)
-  segment = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
-  group = np.array([GROUPS.index(denoiser.group) for denoiser in mixture.denoisers], np.uint8)[examples.denoiser]
+  visible, marks = examples.visible.astype(np.int64), examples.spans.astype(np.int64)
+  hidden = examples.length - visible
+  sizes = mixture.sizes(visible + hidden, visible, marks)
   if mixture.layout == "encoder_decoder":
-    source = _framed(inputs, input_lengths, first=first, last=vocabulary.eos)
-    target = _framed(targets, target_lengths, first=None, last=vocabulary.eos)
-    placed = _Places.of(target[1], row, segment, (len(counts), mixture.capacity[-1]))
-    read = _Places.of(source[1], row, segment, (len(counts), mixture.capacity[0]))
-    arrays = {"inputs": read.put(source[0]), "input_segments": read.segments, "input_positions": read.positions}
-    targets, predicted = target[0], np.ones(len(target[0]), bool)
+    sources, targets = (_Rows(size, counts, width) for size, width in zip(sizes, mixture.capacity, strict=True))
+    source, target = sources.begin, targets.begin
+    predicted = targets.filled
   else:
-    source = _framed(inputs, input_lengths, first=first, last=None)
-    target = _framed(targets, target_lengths, first=None, last=vocabulary.eos)
-    joined, lengths, predicted = _joined(*source, *target)
-    placed = _Places.of(lengths, row, segment, (len(counts), mixture.capacity[0]))
-    arrays = {"prefix": placed.put(~predicted)}
-    targets = joined
-  size = vocabulary.bytes_of[targets] * predicted
+    targets = _Rows(sizes.inputs + sizes.targets, counts, mixture.capacity[0])
+    source, target = targets.begin, targets.begin + sizes.inputs
+    predicted = targets.filled & (targets.positions >= targets.spread(sizes.inputs, np.int32))
+
+  modes = [mixture.mode(denoiser) for denoiser in mixture.denoisers]
+  spans = denoising.random_spans(examples.key, visible, hidden, marks)
+  of, before, marked = spans.example, np.maximum(spans.number, 0), spans.number >= 0
+  seen = source[of] + any(modes) + spans.visible + before
+  asked = target[of] + spans.hidden + before + marked
+  seen_runs = _Runs(seen, examples.begin[of] + spans.visible + spans.hidden, spans.visible_end - spans.visible)
+  asked_runs = _Runs(asked, examples.begin[of] + spans.visible_end + spans.hidden, spans.hidden_end - spans.hidden)
+  sentinels = vocabulary.last_sentinel - spans.number[marked]
+  given = [((seen + seen_runs.length)[marked], sentinels)]
+  wanted = [((asked - 1)[marked], sentinels), (target + sizes.targets - 1, vocabulary.eos)]
+  if any(modes):
+    given.append((source, np.array([vocabulary.mode(mode) for mode in modes])[examples.denoiser]))
+
+  if mixture.layout == "encoder_decoder":
+    given.append((source + sizes.inputs - 1, vocabulary.eos))
+    arrays = {
+      "inputs": sources.fill(tokens, [seen_runs], given),
+      "input_segments": sources.segments,
+      "input_positions": sources.positions,
+    }
+    ids = targets.fill(tokens, [asked_runs], wanted)
+  else:
+    arrays = {"prefix": (targets.filled & ~predicted).astype(np.int32)}
+    ids = targets.fill(tokens, [seen_runs, asked_runs], given + wanted)
+  group = np.array([GROUPS.index(denoiser.group) for denoiser in mixture.denoisers])[examples.denoiser]
   return arrays | {
-    "targets": placed.put(targets),
-    "target_segments": placed.segments,
-    "target_positions": placed.positions,
-    "target_group": placed.put(np.repeat(group, placed.lengths), np.uint8),
-    "target_bytes": placed.put(size, np.uint8),
+    "targets": ids,
+    "target_segments": targets.segments,
+    "target_positions": targets.positions,
+    "target_group": targets.spread(group, np.uint8),
+    "target_bytes": vocabulary.bytes_of.take(ids) * predicted,
   }
 
 
-def _framed(
-  flat: np.ndarray, lengths: np.ndarray, *, first: np.ndarray | None, last: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (tokens, lengths) with a token of its own before and one common token after each example."""
-  before, after = int(first is not None), int(last is not None)
-  framed = lengths + before + after
-  begin = np.cumsum(framed) - framed
-  result = np.empty(int(framed.sum()), np.int32)
-  result[np.arange(len(flat)) + np.repeat(begin + before - (np.cumsum(lengths) - lengths), lengths)] = flat
-  if first is not None:
-    result[begin] = first
-  if last is not None:
-    result[begin + framed - 1] = last
-  return result, framed
+class _Runs(NamedTuple):
+  """Runs of the store's tokens and where they go; int64[S] each: place in the rows, place in the store, tokens."""
+
+  to: np.ndarray
+  begin: np.ndarray
+  length: np.ndarray
 
 
-def _joined(
-  a: np.ndarray, a_lengths: np.ndarray, b: np.ndarray, b_lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns (tokens, lengths, is from b) of each example's a and b one after the other."""
-  lengths = a_lengths + b_lengths
-  begin = np.cumsum(lengths) - lengths
-  place_a = np.arange(len(a)) + np.repeat(begin - (np.cumsum(a_lengths) - a_lengths), a_lengths)
-  place_b = np.arange(len(b)) + np.repeat(begin + a_lengths - (np.cumsum(b_lengths) - b_lengths), b_lengths)
-  tokens, second = np.empty(len(a) + len(b), np.int32), np.zeros(len(a) + len(b), bool)
-  tokens[place_a], tokens[place_b], second[place_b] = a, b, True
-  return tokens, lengths, second
+class _Rows:
+  """Where examples lie in rows of one width: one after the other, in the order given.
 
+  Attributes:
+    begin: int64[P], each example's place, counted through all rows.
+    segments: int32[B,L], the example's number in its row, from 1; 0: padding.
+    positions: int32[B,L], the token's number in its example; 0 in padding.
+    filled: bool[B,L], not padding.
+  """
 
-class _Places:
-  """Where the tokens of examples lie in rows of one length: one after the other, in the order given."""
+  def __init__(self, sizes: np.ndarray, counts: np.ndarray, width: int):
+    self._shape, ends = (len(counts), width), np.cumsum(counts)
+    row = np.repeat(np.arange(len(counts)), counts)
+    self._slot = np.arange(len(sizes)) + row  # among the examples with each row's padding after its last
+    used = np.diff(np.cumsum(sizes)[ends - 1], prepend=0)
+    self._lengths = np.empty(len(sizes) + len(counts), np.int64)
+    self._lengths[self._slot], self._lengths[ends + np.arange(len(counts))] = sizes, width - used
+    places = np.cumsum(self._lengths) - self._lengths
+    self.begin = places[self._slot]
+    self.segments = self.spread(np.arange(len(sizes)) - (ends - counts)[row] + 1, np.int32)
+    self.filled = self.segments > 0
+    begin = np.repeat(places.astype(np.int32), self._lengths).reshape(self._shape)
+    self.positions = (np.arange(begin.size, dtype=np.int32).reshape(self._shape) - begin) * self.filled
 
-  def __init__(self, lengths: np.ndarray, where: np.ndarray, segment: np.ndarray, shape: tuple[int, int]):
-    self.lengths, self.shape = lengths, shape
-    self._where = where
-    self.segments = self.put(np.repeat(segment, lengths))
-    self.positions = self.put(np.arange(len(where)) - np.repeat(np.cumsum(lengths) - lengths, lengths))
+  def spread(self, values: np.ndarray, dtype: type) -> np.ndarray:
+    """Returns [B,L] of `dtype`: each example's value on all its tokens, 0 on padding."""
+    padded = np.zeros(len(self._lengths), dtype)
+    padded[self._slot] = values
+    return np.repeat(padded, self._lengths).reshape(self._shape)
 
-  @classmethod
-  def of(cls, lengths: np.ndarray, row: np.ndarray, segment: np.ndarray, shape: tuple[int, int]) -> "_Places":
-    """Returns the places of examples that lie in `row` int64[P], ascending."""
-    before = np.cumsum(lengths) - lengths
-    first = np.append(True, row[1:] != row[:-1])
-    row_begin = before[np.flatnonzero(first)[np.cumsum(first) - 1]]
-    where = np.arange(int(lengths.sum())) + np.repeat(row * shape[1] - row_begin, lengths)
-    return cls(lengths, where, segment, shape)
-
-  def put(self, values: np.ndarray, dtype: type = np.int32) -> np.ndarray:
-    """Returns [B,L] with a value a token, 0 where there is none."""
-    result = np.zeros(self.shape[0] * self.shape[1], dtype)
-    result[self._where] = values
-    return result.reshape(self.shape)
+  def fill(
+    self, tokens: np.ndarray, runs: list[_Runs], single: list[tuple[np.ndarray, np.ndarray | int]]
+  ) -> np.ndarray:
+    """Returns int32[B,L] with runs of `tokens` and single ids at their places, 0 on padding."""
+    to, begin, length = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+    order = np.flatnonzero(length)
+    order = order[np.argsort(to[order], kind="stable")] if len(runs) > 1 else order
+    ahead = begin[order] - to[order]  # how far a run lies behind its place
+    step = np.ones(self.filled.size, np.int64)
+    step[to[order]] += np.diff(ahead, prepend=0)
+    step[0] -= 1
+    ids = tokens.take(np.cumsum(step), mode="clip").astype(np.int32)
+    for place, value in single:
+      ids[place] = value
+    return ids.reshape(self._shape) * self.filled

@@ -1,7 +1,7 @@
 """Span corruption against T5's functions: published lengths and examples, invertibility, the distribution."""
 
-import collections
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -81,30 +81,29 @@ def test_many_at_once_equal_one_at_a_time():
   lengths = generator.integers(2, 60, 50)
   keys = generator.integers(0, 2**63, 50).astype(np.uint64)
   noise, spans = denoising.noise_counts(lengths, density=0.3, mean_span=2.5)
-  together = denoising.random_spans(keys, lengths, noise, spans)
-  tokens = np.arange(lengths.sum())
-  inputs, targets = denoising.split_spans(tokens, together, last_sentinel=-1)
-  alone_inputs, alone_targets, offset = [], [], 0
-  for i, length in enumerate(lengths):
-    one = denoising.random_spans(keys[i : i + 1], lengths[i : i + 1], noise[i : i + 1], spans[i : i + 1])
-    mask = np.zeros(length, bool)
-    for begin, end in zip(one.hidden, one.end, strict=True):
-      mask[begin:end] = True
-    pair = denoising.corrupt(tokens[offset : offset + length], mask, last_sentinel=-1)
-    alone_inputs, alone_targets, offset = [*alone_inputs, pair[0]], [*alone_targets, pair[1]], offset + length
-  assert inputs.tolist() == np.concatenate(alone_inputs).tolist()
-  assert targets.tolist() == np.concatenate(alone_targets).tolist()
+  noise[:3], spans[:3] = (0, 1, 2), 0  # prefix splits, one of them without targets
+  together = denoising.random_spans(keys, lengths - noise, noise, spans)
+  for i in range(len(lengths)):
+    alone = denoising.random_spans(keys[i : i + 1], (lengths - noise)[i : i + 1], noise[i : i + 1], spans[i : i + 1])
+    mine = together.example == i
+    for field in denoising.Spans._fields[1:]:
+      assert getattr(together, field)[mine].tolist() == getattr(alone, field).tolist()
+    assert (alone.visible[0], alone.visible_end[-1]) == (0, lengths[i] - noise[i])
+    assert (alone.hidden[0], alone.hidden_end[-1]) == (0, noise[i])
+    assert alone.number.tolist() == (list(range(spans[i])) or [-1])
 
 
-def test_every_composition_is_equally_likely():
-  """5 hidden tokens in 3 spans of 12 tokens: 6 x 15 masks, each expected 400 times; chi-squared of 89 degrees."""
-  count = 36_000
-  lengths = np.full(count, 12)
-  spans = denoising.random_spans(np.arange(count, dtype=np.uint64), lengths, np.full(count, 5), np.full(count, 3))
-  shapes = collections.Counter(map(tuple, np.stack([spans.hidden, spans.end], 1).reshape(count, -1) % 12))
-  assert len(shapes) == 6 * 15
-  expected = count / len(shapes)
-  assert sum((n - expected) ** 2 / expected for n in shapes.values()) < 135  # 0.999 quantile: 135.0
+@pytest.mark.parametrize(("visible", "hidden", "spans"), [(7, 5, 3), (4, 4, 4), (8, 9, 8)])
+def test_every_composition_is_equally_likely(visible, hidden, spans):
+  """400 times as many examples as compositions; chi-squared within 5 deviations of its mean."""
+  ways = math.comb(visible - 1, spans - 1) * math.comb(hidden - 1, spans - 1)
+  count = 400 * ways
+  each = (np.full(count, n) for n in (visible, hidden, spans))
+  found = denoising.random_spans(np.arange(count, dtype=np.uint64), *each)
+  shapes = np.stack([found.visible_end, found.hidden_end], axis=1).reshape(count, -1)
+  seen = np.unique(shapes, axis=0, return_counts=True)[1]
+  assert len(seen) == ways
+  assert abs(np.sum((seen - 400) ** 2 / 400) - (ways - 1)) <= 5 * np.sqrt(2 * (ways - 1))
 
 
 @pytest.mark.parametrize(("density", "least"), [(0.5, 1), (0.25, 15), (0.1, 24)])
@@ -125,5 +124,5 @@ def test_prefix_of_everything_or_of_nothing():
 
 
 def test_too_long_an_example():
-  with pytest.raises(UserError, match="less than 65,536 tokens"):
-    denoising.random_spans(*(np.array([n]) for n in (1, 200_000, 70_000, 3)))
+  with pytest.raises(UserError, match="found an example of 130,000 tokens, expected less than 65,536"):
+    denoising.random_spans(*(np.array([n]) for n in (1, 130_000, 70_000, 3)))

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from ssljax.errors import UserError, nearest
 
 # Which package serves a parameter annotated with a class of this name: how sections nest without a registry.
-PARTS = {"Module": "models", "Schedule": "schedules"}
+PARTS = {"Module": "models", "Objective": "objectives", "Schedule": "schedules"}
 FLAX_FIELDS = ("parent", "name")  # every Linen module has them; no config key sets them
 
 

@@ -5,7 +5,7 @@ a flipped bit in the arrays, so each leaf's checksum (`tree.fold`, equal on any 
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import absl.logging
@@ -29,13 +29,23 @@ class Checkpoints:
     directory: `WORKDIR/checkpoints`; made if missing.
     keep: how many of the newest are kept.
     keep_every: a step that is a multiple of it is kept for ever; None: none is.
+    keep_steps: steps that are kept for ever.
   """
 
-  def __init__(self, directory: pathlib.Path, *, keep: int = 2, keep_every: int | None = None):
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    *,
+    keep: int = 2,
+    keep_every: int | None = None,
+    keep_steps: Sequence[int] = (),
+  ):
     absl.logging.set_verbosity(absl.logging.ERROR)
     policies: list[Any] = [checkpoint_managers.LatestN(keep)]
     if keep_every:
       policies.append(checkpoint_managers.EveryNSteps(keep_every))
+    if keep_steps:
+      policies.append(checkpoint_managers.CustomSteps(list(keep_steps)))
     options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
       cleanup_tmp_directories=True,
@@ -77,12 +87,41 @@ class Checkpoints:
       UserError: paths, shapes or dtypes differ (the first few are named: found and expected).
       CorruptCheckpoint: it cannot be read, or a leaf's checksum is not the one stored.
     """
+    saved = self._saved(step)
+    _compare(saved, like, place=f"{self.directory}/{step}")
+    return self._verified(step, like)
+
+  def restore_parts(self, step: int, like: PyTree) -> dict[str, Any]:
+    """Returns the leaves of a step by path, as they were saved; those `like` has too lie as it says.
+
+    Args:
+      step: a committed step.
+      like: a tree of ShapeDtypeStruct with shardings; it may have other leaves.
+
+    Raises:
+      CorruptCheckpoint: as for `restore`.
+    """
+    expected = {name: leaf for name, leaf in tree.named_leaves(like) if not tree.is_key_array(leaf)}
+    anywhere = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def placed(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+      same = name in expected and expected[name].shape == leaf.shape
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=expected[name].sharding if same else anywhere)
+
+    target = tree.map_named(placed, self._saved(step))
+    return dict(tree.named_leaves(self._verified(step, target)))
+
+  def _saved(self, step: int) -> PyTree:
+    """Returns the shapes and dtypes of what was saved."""
     try:
-      meta, saved = self.meta(step), self._manager.item_metadata(step)["state"]
+      return _metadata_tree(self._manager.item_metadata(step)["state"])
     except Exception as error:
       raise CorruptCheckpoint(f"{self.directory}/{step}: cannot be read ({_first_line(error)})") from error
-    _compare(saved, like, place=f"{self.directory}/{step}")
+
+  def _verified(self, step: int, like: PyTree) -> PyTree:
+    """Returns the state of a step, its checksums compared with those stored."""
     try:
+      meta = self.meta(step)
       restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
     except Exception as error:
       raise CorruptCheckpoint(f"{self.directory}/{step}: cannot be read ({_first_line(error)})") from error
@@ -135,7 +174,7 @@ def _unused(path: pathlib.Path) -> pathlib.Path:
 
 def _compare(saved: Any, like: PyTree, *, place: str) -> None:
   """Raises UserError where the saved tree is not the expected one; Orbax itself casts dtypes silently."""
-  found = {name: _shape(leaf) for name, leaf in tree.named_leaves(_metadata_tree(saved))}
+  found = {name: _shape(leaf) for name, leaf in tree.named_leaves(saved)}
   expected = {name: _shape(_stored(leaf)) for name, leaf in tree.named_leaves(like)}
   problems = [
     f"{name} found {found[name]} expected {expected[name]}"

@@ -67,7 +67,13 @@ def _parser() -> argparse.ArgumentParser:
   )
   train.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics, evaluations, report")
   train.add_argument("--from", dest="origin", metavar="DIR[@STEP]", help="start from the whole state of another run")
-  train.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
+  _allowances(train)
+
+  anneal = _command(commands, "anneal", "anneal", "anneal a copy of a run's constant phase; the run stays as it is")
+  anneal.add_argument("--workdir", required=True, metavar="DIR[@STEP]", help="the run; default: its newest checkpoint")
+  anneal.add_argument("--steps", required=True, type=int, metavar="N", help="length of the anneal")
+  anneal.add_argument("--out", required=True, metavar="DIR2", help="the branch; the same command again resumes it")
+  _allowances(anneal)
 
   evaluate = _command(commands, "eval", "evaluate", "measure the features of a run")
   evaluate.add_argument("--workdir", required=True, metavar="DIR[@STEP]")
@@ -107,9 +113,16 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _allowances(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
+  parser.add_argument(
+    "--allow-schedule-change", action="store_true", help="resume although the learning rate jumps by more than 1 %%"
+  )
+
+
 def _command(commands: Any, name: str, module: str, text: str) -> argparse.ArgumentParser:
   parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
   parser.set_defaults(module=module)
-  if module in ("train", "evaluate", "data_preview"):
+  if module in ("train", "anneal", "evaluate", "data_preview"):
     parser.add_argument("--cpu-devices", type=int, metavar="N", help="devices the CPU shows (default: its cores)")
   return parser

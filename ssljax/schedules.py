@@ -7,7 +7,7 @@ A schedule is a row of phases. Nothing here needs a total number of steps unless
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 
@@ -15,6 +15,7 @@ from ssljax.errors import UserError
 from ssljax.types import Array
 
 PhaseName = Literal["warmup", "cooldown", "constant", "anneal", "decay"]
+PHASES: tuple[PhaseName, ...] = get_args(PhaseName)  # metrics count from 0 in this order
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -173,6 +173,24 @@ def check_rules(key: str, patterns: Sequence[str]) -> optax.GradientTransformati
   return optax.GradientTransformation(init, lambda updates, state, params=None: (updates, state))
 
 
+def freeze(transform: Transform, rules: Sequence[tuple[str, str]]) -> Transform:
+  """Returns the transformation with neither gradient nor update for parameters that `rules` freeze.
+
+  Args:
+    transform: the optimiser.
+    rules: (regex, action) over "params/PATH", the first match counts; the action "freeze" freezes.
+  """
+
+  def held(name: str, leaf: Array) -> Array:
+    return jnp.zeros_like(leaf) if tree.first_match(rules, f"params/{name}") == "freeze" else leaf
+
+  def update(gradients: PyTree, state: PyTree, params: Params | None = None, **extra: Any) -> tuple[PyTree, PyTree]:
+    updates, state = transform.update(tree.map_named(held, gradients), state, params, **extra)
+    return tree.map_named(held, updates), state
+
+  return optax.GradientTransformationExtraArgs(transform.init, update)
+
+
 class EmaState(NamedTuple):
   """The wrapped optimiser's state, and the average of the parameters (float32)."""
 

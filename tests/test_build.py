@@ -10,6 +10,7 @@ from ssljax import build, schedules
 from ssljax.errors import UserError, nearest
 from ssljax.models.vit import ViT
 from ssljax.objectives.mae import MAE
+from ssljax.types import Objective
 
 ENCODER = {"name": "vit.ViT", "variant": "Ti", "patch": 8, "image_size": 32}
 
@@ -23,6 +24,7 @@ class Inner:
 class Outer:
   inner: Inner
   encoder: nn.Module | None = None
+  objective: Objective | None = None
   rate: float | schedules.Schedule = 1.0
   mode: Literal["a", "b"] = "a"
   pair: tuple[float, float] | None = None
@@ -38,6 +40,12 @@ def test_sections_nest_by_annotation():
   outer = make(inner={"size": 3}, encoder=ENCODER, rate={"name": "constant", "value": 0.5})
   assert outer.inner.size == 3 and isinstance(outer.encoder, ViT) and outer.encoder.patch == 8
   assert float(outer.rate(7)) == 0.5 and outer.batch_size == 8
+
+
+def test_an_objective_within_an_objective():
+  outer = make(objective={"name": "mae.MAE", "encoder": ENCODER, "decoder_depth": 1})
+  assert isinstance(outer.objective, MAE) and outer.objective.encoder.patch == 8
+  assert make(objective=outer.objective).objective is outer.objective
 
 
 def test_json_types_become_python_types():
@@ -72,6 +80,9 @@ def test_what_a_config_can_name():
       {"encoder": {**ENCODER, "name": "vit.ViTT"}},
       r"outer.encoder.name: nothing is called vit.ViTT \(did you mean vit.ViT\?",
     ),
+    ({"objective": {"name": "mae.MAE"}}, "outer.objective.encoder: missing, expected Module"),
+    ({"objective": {"name": "mae.Mae"}}, r"outer.objective.name: nothing is called mae.Mae \(did you mean mae.MAE\?"),
+    ({"objective": ENCODER}, r"outer.objective.name: nothing is called vit.ViT \(.*valid: .*mae.MAE"),
     ({"encoder": {**ENCODER, "image_size": 30}}, "outer.encoder: .*30.*8"),
     ({"pair": [1]}, r"outer.pair: found \[1\] \(list\), expected tuple\[float, float\] or none"),
   ],

@@ -43,7 +43,7 @@ def _text(config: dict[str, Any]) -> int:
   from ssljax.training.feed import open_feed
 
   job = parse(config)
-  corpus = open_feed(job).source
+  corpus = open_feed(job).sources[0]
   assert isinstance(corpus, Corpus)
   text_preview.show(corpus, seed=job.seed)
   d, longest = corpus.documents, max(corpus.mixture.lengths)

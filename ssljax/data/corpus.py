@@ -23,7 +23,7 @@ class Text:
 
   Attributes:
     tokenizer: "bytes", FILE.model (SentencePiece), FILE.json (Hugging Face), or "train:N": N pieces learnt from the
-      training split the first time, then kept in the cache.
+      training split (of a stream: of its first task) the first time, then kept in the cache.
     inputs_length: tokens an example may have for the encoder; of decoder_only: in its one sequence.
     targets_length: tokens an example may have for the decoder; unused by decoder_only.
     row_inputs, row_targets: tokens of a row, which holds one example or several; none: those of an example.
@@ -67,6 +67,7 @@ class Corpus:
     tokens: their tokens.
     vocabulary: pieces, mode tokens, sentinels.
     mixture: the denoisers.
+    trained_on: source and split its tokenizer is learnt from, where it is learnt.
   """
 
   text: Text
@@ -74,6 +75,7 @@ class Corpus:
   tokens: Tokens
   vocabulary: Vocabulary
   mixture: Mixture
+  trained_on: tuple[str, str]
 
   def __len__(self) -> int:
     return len(self.tokens)
@@ -96,26 +98,26 @@ class Corpus:
     )
 
 
-def open_corpus(spec: str, text: Text, *, split: str, trained_on: str) -> Corpus:
+def open_corpus(spec: str, text: Text, *, split: str, trained_on: tuple[str, str]) -> Corpus:
   """Returns the corpus of a split.
 
   Args:
     spec: "text:GLOB", "embedded:python" or "tfds:NAME".
     text: the section.
     split: as for `documents.open_documents`.
-    trained_on: the split a tokenizer "train:N" is trained on.
+    trained_on: source and split a tokenizer "train:N" is learnt from.
 
   Raises:
     UserError: what the source, the tokenizer, the mixture or the vocabulary cannot be.
   """
   mixture = text.mix(text.denoisers or mixtures.named(text.mixture))
   documents = open_documents(spec, split=split)
-  tokenizer = _tokenizer(text.tokenizer, spec, trained_on)
+  tokenizer = _tokenizer(text.tokenizer, *trained_on)
   if text.sentinels is not None and text.sentinels < mixture.sentinels:
     spans = f"the denoisers make up to {mixture.sentinels} spans"
     raise UserError(f"data.text.sentinels: found {text.sentinels}, expected at least {mixture.sentinels}: {spans}")
   vocabulary = Vocabulary(tokenizer, mixture.mode_names, text.sentinels or mixture.sentinels)
-  corpus = Corpus(text, documents, open_tokens(documents, tokenizer), vocabulary, mixture)
+  corpus = Corpus(text, documents, open_tokens(documents, tokenizer), vocabulary, mixture, trained_on)
   if text.vocabulary not in (None, corpus.identity):
     raise UserError(f"data.text.tokenizer: found {corpus.identity}, expected {text.vocabulary}, as the run was started")
   return corpus

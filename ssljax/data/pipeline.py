@@ -69,12 +69,20 @@ class Stream:
       UserError: 100 records in a row cannot be decoded.
     """
     positions = host_positions(step, self.batch_size, self.host, self.num_hosts)
+    arrays, skipped = self.read(positions)
+    return HostBatch(arrays | {"index": index_words(positions)}, skipped)
+
+  def read(self, positions: np.ndarray) -> HostBatch:
+    """Returns the records at positions int64[n] of the stream, in their order, without `index`; see `batch`."""
     rows = self.rows(positions)
     arrays, errors = self.source.read(rows)
     skipped = [self._skip(arrays, i, int(rows[i]), reason) for i, reason in sorted(errors.items())]
-    return HostBatch(
-      arrays | {"index": index_words(positions)}, tuple(dict.fromkeys(line for lines in skipped for line in lines))
-    )
+    return HostBatch(arrays, tuple(dict.fromkeys(line for lines in skipped for line in lines)))
+
+  @property
+  def epoch_size(self) -> int:
+    """Returns the positions of an epoch: the source's records."""
+    return len(self.source)
 
   def rows(self, positions: np.ndarray) -> np.ndarray:
     """Returns the source rows int64[n] at positions int64[n] of the endless permutation."""

@@ -65,15 +65,27 @@ class TextStream:
     positions = host_positions(step, self.batch_size, self.host, self.num_hosts)
     return HostBatch(self.rows(positions) | {"index": index_words(positions)}, ())
 
+  def read(self, positions: np.ndarray) -> HostBatch:
+    """Returns the rows at positions int64[n] of the stream, in their order, without `index`."""
+    order = np.argsort(positions, kind="stable")
+    arrays = self.rows(positions[order])
+    return HostBatch({key: value[np.argsort(order)] for key, value in arrays.items()}, ())
+
+  @property
+  def epoch_size(self) -> int:
+    """Returns the positions of the first epoch, in rows."""
+    return self.plan(0).rows
+
   def rows(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the arrays of `rows.layout` for the stream's rows at positions int64[B], consecutive and ascending."""
+    """Returns the arrays of `rows.layout` for the stream's rows at positions int64[B], ascending."""
     parts, counts = [], []
     while len(positions):
       plan, begin = self._plans.at(int(positions[0]))
-      first = positions[positions < begin + plan.rows] - begin
-      parts.append(plan.examples.take(slice(plan.starts[first[0]], plan.starts[first[-1] + 1])))
-      counts.append(plan.starts[first + 1] - plan.starts[first])
-      positions = positions[len(first) :]
+      rows_ = positions[positions < begin + plan.rows] - begin
+      first, count = plan.starts[rows_], plan.starts[rows_ + 1] - plan.starts[rows_]
+      parts.append(plan.examples.take(np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())))
+      counts.append(count)
+      positions = positions[len(rows_) :]
     examples = plans.Examples(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
     return rows.layout(
       self.tokens.tokens, examples, np.concatenate(counts), mixture=self.mixture, vocabulary=self.vocabulary

@@ -18,12 +18,18 @@ from ssljax.report.rundir import RunDir
 from ssljax.writer import is_number
 
 _STAGES = {"raw": "raw pixels", "ngram": "byte n-gram", "untrained": "untrained", "trained": "trained"}
-_SHARES = ("knn", "linear_probe", "sgd_probe")
+_SHARES = ("knn", "linear_probe", "sgd_probe", "nearest_mean", "simple_cil", "teen")
 _DIAGNOSTICS = ("_l2", "_gradient_norm")
 _NAMES = {
   "knn": "kNN accuracy",
   "linear_probe": "Linear probe accuracy",
   "sgd_probe": "SGD probe accuracy",
+  "nearest_mean": "Nearest mean, last session",
+  "nearest_mean_average": "Nearest mean, average",
+  "simple_cil": "SimpleCIL, last session",
+  "simple_cil_average": "SimpleCIL, average",
+  "teen": "TEEN, last session",
+  "teen_average": "TEEN, average",
   "rankme": "RankMe",
   "feature_std": "Feature std",
 } | {f"{group}/bits_per_byte": f"{group} bits per byte" for group in ("R", "S", "X", "C")}
@@ -108,13 +114,21 @@ def _facts(run: RunDir) -> dict[str, str]:
   return {
     "Method": _short(objective.get("name")),
     "Encoder": _encoder(encoder),
-    "Source": str(data.get("source", "—")),
+    "Source": _source(run.config, data),
     "Batch": str(data.get("batch_size", "—")),
     "Steps": steps,
     "Parameters": number_of(parameters) if is_number(parameters) else "—",
     "Devices": str(run.summary.get("devices", "—")),
     "Time": duration(seconds) if is_number(seconds) else "—",
   }
+
+
+def _source(config: dict[str, Any], data: dict[str, Any]) -> str:
+  """Returns the source, or the names of the tasks."""
+  tasks = config.get("stream")
+  if isinstance(tasks, list) and tasks:
+    return " → ".join(str(task.get("name")) for task in tasks if isinstance(task, dict))
+  return str(data.get("source", "—"))
 
 
 def _encoder(section: dict[str, Any]) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ssljax.errors import UserError
+from ssljax.report import tasks
 from ssljax.report.chart import Series
+from ssljax.report.tasks import Known
 from ssljax.writer import FILE, is_number, read_metrics
 
 MAX_JSON = 2**21  # bytes of config.json, eval/final.json, summary.json, captions.json
@@ -39,6 +41,7 @@ class RunDir:
     final: eval/final.json, flat "raw/knn", "untrained/knn", "trained/knn" -> number; empty where there is none.
     summary: summary.json: "parameters" (count), "devices" (text), "seconds"; empty where there is none.
     pictures: pictures/*.png by file name.
+    known: eval/continual.json, one score a table; [] where the run has no tasks.
   """
 
   name: str
@@ -47,6 +50,7 @@ class RunDir:
   final: dict[str, float]
   summary: dict[str, Any]
   pictures: list[Picture]
+  known: list[Known]
 
   def series(self, key: str, colour: int) -> Series | None:
     """Returns the curve of one metric; None where no line has a finite value of it."""
@@ -78,14 +82,16 @@ def read(directory: pathlib.Path) -> RunDir:
     if not (directory / name).is_file():
       raise UserError(f"{directory}: found no {name}, expected the work directory of a run")
   _check_size(directory / FILE, MAX_METRICS)
-  final = _json(directory / "eval" / "final.json")
+  final = {k: float(v) for k, v in _json(directory / "eval" / "final.json").items() if is_number(v)}
+  tasks_file = directory / "eval" / "continual.json"
   return RunDir(
     name=directory.resolve().name,
     config=_json(directory / "config.json"),
     rows=sorted(read_metrics(directory / FILE), key=lambda row: row["step"]),
-    final=_staged({k: float(v) for k, v in final.items() if is_number(v)}),
+    final=_staged(final),
     summary=_json(directory / "summary.json"),
     pictures=_pictures(directory / "pictures"),
+    known=tasks.read(_json(tasks_file), final, path=tasks_file),
   )
 
 

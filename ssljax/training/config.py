@@ -1,15 +1,19 @@
 """The keys of a config: one dataclass a section, checked before anything is read or compiled."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ssljax import build, durations
 from ssljax.data.corpus import Text
+from ssljax.data.tasks import Order, Replay
 from ssljax.errors import UserError
 
 Section = Mapping[str, Any]
+Action = Literal["load", "reinit", "freeze"]
+Rules = tuple[tuple[str, Action], ...]
 
 # Keys that may differ when a work directory is resumed: they change how a run is watched, not what it computes.
 FREE = r"^(steps$|log_every$|data\.(workers|threads|max_corrupt)$|evaluation\.|checkpoint\.|profile\.)"
@@ -29,9 +33,10 @@ class Data:
     threads: threads that read and decode, in each process.
     max_corrupt: share of a source's records that may be undecodable before training stops.
     text: how texts become batches; none: the source holds pictures.
+    begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """
 
-  source: str
+  source: str | None = None
   batch_size: int
   split: str = "train"
   image_size: int = 224
@@ -39,6 +44,39 @@ class Data:
   threads: int = 2
   max_corrupt: float = 0.001
   text: Text | None = None
+  begin: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+  """One data set of a stream.
+
+  Attributes:
+    name: what tables call it.
+    steps: how long it is trained on.
+    source, split: as in `data`, whose other keys hold for all tasks.
+  """
+
+  name: str
+  steps: int
+  source: str
+  split: str = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Continual:
+  """How a stream of tasks is trained.
+
+  Attributes:
+    order: sequential; or joint: all tasks mixed from the first step on, what forgetting is compared with.
+    replay: old examples among the new; none: none.
+    anneal_steps: length of the annealed side branch that is measured at the end of each task; none: the trunk is
+      measured as it is.
+  """
+
+  order: Order = "sequential"
+  replay: Replay | None = None
+  anneal_steps: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +137,13 @@ class Job:
     augment: section of `augment`; none: batches are used as they are (text).
     optimizer: section of `optim`.
     data: where examples come from.
-    steps: optimiser steps the run takes; raising it goes on from where the run stands.
+    steps: optimiser steps the run takes; raising it goes on from where the run stands. Of a stream: none, its tasks
+      say.
+    stream: data sets that arrive one after the other; data.source is none then.
+    continual: how the stream is trained.
+    init: what `--from` takes from the other run: (regex, "load" | "reinit" | "freeze") over paths of the TrainState,
+      the first match counts, "load" where none does. A frozen parameter is loaded and never moves.
+    init_step: whether the step and with it the schedules go on ("continue") or begin at 0 ("restart").
     seed: decides parameters, data order, augmentations and masks.
     accumulate: microbatches a step.
     mesh: how the devices are arranged.
@@ -114,7 +158,11 @@ class Job:
   objective: Section
   optimizer: Section
   data: Data
-  steps: int
+  steps: int = 0
+  stream: tuple[Task, ...] = ()
+  continual: Continual = Continual()
+  init: Rules = ()
+  init_step: Literal["continue", "restart"] = "continue"
   augment: Section | None = None
   seed: int = 0
   accumulate: int = 1
@@ -133,7 +181,7 @@ def parse(config: Section) -> Job:
   Raises:
     UserError: an unknown or missing key, a wrong type, a number out of range.
   """
-  job = build.construct(Job, config)
+  job = _with_stream(build.construct(Job, config))
   positive = {
     "steps": job.steps,
     "data.batch_size": job.data.batch_size,
@@ -148,6 +196,34 @@ def parse(config: Section) -> Job:
     if value < 1:
       raise UserError(f"{key}: found {value}, expected at least 1")
   return job
+
+
+def _with_stream(job: Job) -> Job:
+  """Returns the job with the steps of its stream, and the stream's first source as the one that is shown."""
+  if not job.stream:
+    if job.data.source is None:
+      raise UserError("data.source: missing, expected str (or a stream of tasks)")
+    return job
+  if job.data.source is not None:
+    raise UserError("data.source: found one, expected none: the tasks of the stream have their own")
+  for number, task in enumerate(job.stream):
+    if task.steps < 1:
+      raise UserError(f"stream[{number}].steps: found {task.steps}, expected at least 1")
+  names = [task.name for task in job.stream]
+  if len(set(names)) < len(names):
+    raise UserError(f"stream: found the names {', '.join(names)}, expected each once")
+  total = job.data.begin + sum(task.steps for task in job.stream)
+  if job.steps not in (0, total):
+    raise UserError(f"steps: found {job.steps}, expected none or {total}: the stream's tasks say")
+  first = job.stream[0]
+  return dataclasses.replace(
+    job, steps=total, data=dataclasses.replace(job.data, source=first.source, split=first.split)
+  )
+
+
+def ends(job: Job) -> tuple[int, ...]:
+  """Returns the step each task of the stream ends before."""
+  return tuple(job.data.begin + end for end in itertools.accumulate(task.steps for task in job.stream))
 
 
 def resolve_durations(config: Any, *, batch_size: int, num_examples: int) -> Any:

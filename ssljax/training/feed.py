@@ -1,5 +1,6 @@
 """What a run reads: pictures, or text where the config has a section for it."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -7,22 +8,23 @@ import jax
 from ssljax.data.corpus import Corpus, open_corpus
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import Source, open_source
+from ssljax.data.tasks import TaskStream
 from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
-from ssljax.training.config import Job
+from ssljax.training.config import Data, Job, ends
 
 
 class Feed(NamedTuple):
   """The training data of a run.
 
   Attributes:
-    source: pictures or a corpus.
-    stream: its batches as a function of (seed, step).
+    sources: pictures or corpora; one, or one a task.
+    stream: the batches as a function of (seed, step).
     num_examples: examples in an epoch; of text, rows of the first one.
   """
 
-  source: Source | Corpus
-  stream: Stream | TextStream
+  sources: tuple[Source | Corpus, ...]
+  stream: Stream | TextStream | TaskStream
   num_examples: int
 
 
@@ -32,12 +34,41 @@ def open_feed(job: Job) -> Feed:
   Raises:
     UserError: a source, split, tokenizer or mixture that does not fit.
   """
-  data, hosts = job.data, {"host": jax.process_index(), "num_hosts": jax.process_count()}
+  if job.data.text is not None and job.augment is not None:
+    raise UserError("augment: found a section, expected none for text (data.text)")
+  parts = [_open(job, data) for data in task_data(job)]
+  sources, streams = zip(*parts, strict=True)
+  stream = streams[0]
+  if job.stream or job.data.begin:
+    stream = TaskStream(
+      streams=streams,
+      ends=ends(job) or (2**62,),
+      seed=job.seed,
+      batch_size=job.data.batch_size,
+      order=job.continual.order,
+      replay=job.continual.replay,
+      begin=job.data.begin,
+      **_hosts(),
+    )
+  return Feed(sources, stream, stream.epoch_size)
+
+
+def task_data(job: Job) -> list[Data]:
+  """Returns the data section of each task; of a job without a stream its one."""
+  tasks = [dataclasses.replace(job.data, source=task.source, split=task.split) for task in job.stream]
+  return tasks or [job.data]
+
+
+def _hosts() -> dict[str, int]:
+  return {"host": jax.process_index(), "num_hosts": jax.process_count()}
+
+
+def _open(job: Job, data: Data) -> tuple[Source | Corpus, Stream | TextStream]:
+  assert data.source is not None
   if data.text is None:
     source = open_source(data.source, split=data.split, image_size=data.image_size)
-    return Feed(source, Stream(source, seed=job.seed, batch_size=data.batch_size, **hosts), len(source))
-  if job.augment is not None:
-    raise UserError("augment: found a section, expected none for text (data.text)")
-  corpus = open_corpus(data.source, data.text, split=data.split, trained_on=data.split)
-  stream = corpus.stream(seed=job.seed, batch_size=data.batch_size, **hosts)
-  return Feed(corpus, stream, stream.plan(0).rows)
+    return source, Stream(source, seed=job.seed, batch_size=data.batch_size, **_hosts())
+  assert job.data.source is not None
+  # One vocabulary for all tasks: what is learnt is learnt from the first one's text.
+  corpus = open_corpus(data.source, data.text, split=data.split, trained_on=(job.data.source, job.data.split))
+  return corpus, corpus.stream(seed=job.seed, batch_size=data.batch_size, **_hosts())

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,10 @@ import numpy as np
 from ssljax import flops, sharding
 from ssljax.checkpoint import Checkpoints
 from ssljax.errors import UserError
+from ssljax.schedules import PHASES, PhaseName
+from ssljax.training import config as config_lib
 from ssljax.training import state as state_lib
+from ssljax.training.inherit import inherit
 from ssljax.training.meter import Meter
 from ssljax.training.progress import ProgressLine
 from ssljax.training.run import Run
@@ -50,7 +53,14 @@ def start(
   return _continue(run, origin, say) if origin else state_lib.create(run.init, run.like, run.job.seed)
 
 
-def train(run: Run, state: TrainState, workdir: pathlib.Path, *, measure: Evaluate | None = None) -> TrainState:
+def train(
+  run: Run,
+  state: TrainState,
+  workdir: pathlib.Path,
+  *,
+  measure: Evaluate | None = None,
+  compiled: "CompiledStep | None" = None,
+) -> TrainState:
   """Returns the state after `run.job.steps` steps; `state` is used up.
 
   Args:
@@ -58,6 +68,7 @@ def train(run: Run, state: TrainState, workdir: pathlib.Path, *, measure: Evalua
     state: where to begin, from `start`.
     workdir: gets checkpoints/ and metrics.jsonl.
     measure: evaluators called every `evaluation.every` steps.
+    compiled: the step, of an earlier call of `compile_step` with the same run; None: it is compiled.
 
   Raises:
     UserError: too many corrupt records.
@@ -72,35 +83,53 @@ def train(run: Run, state: TrainState, workdir: pathlib.Path, *, measure: Evalua
     ProgressLine(run.job.steps) as progress,
     jax.set_mesh(run.mesh),
   ):
-    return _Loop(run, store, writer, progress, measure).from_state(state, workdir)
+    compiled = compiled or compile_step(run)
+    return _Loop(run, store, writer, progress, measure).from_state(state, workdir, compiled)
 
 
 def _checkpoints(run: Run, workdir: pathlib.Path) -> Checkpoints:
   section = run.job.checkpoint
-  return Checkpoints(workdir / "checkpoints", keep=section.keep, keep_every=section.keep_every)
+  boundaries = config_lib.ends(run.job)
+  return Checkpoints(workdir / "checkpoints", keep=section.keep, keep_every=section.keep_every, keep_steps=boundaries)
 
 
 def _continue(run: Run, origin: Origin, say: Callable[[str], None]) -> TrainState:
   folder, step = origin
   with contextlib.closing(Checkpoints(folder)) as other:
+    if not other.steps():
+      raise UserError(f"--from: no checkpoint in {folder}")
     if step is not None and step not in other.steps():
       raise UserError(f"--from: {folder} has no step {step}, expected one of {other.steps()}")
-    found = other.restore_latest(run.like, warn=say) if step is None else (step, other.restore(step, run.like))
-  if found is None:
-    raise UserError(f"--from: no checkpoint in {folder}")
-  say(f"continuing from {folder} at step {found[0]}")
-  return found[1]
+    if run.job.init:
+      step = other.steps()[-1] if step is None else step
+      state = inherit(run, other.restore_parts(step, run.like), place=f"{folder}/{step}", say=say)
+    else:
+      found = other.restore_latest(run.like, warn=say) if step is None else (step, other.restore(step, run.like))
+      assert found is not None  # there is a step
+      step, state = found
+  if run.job.init_step == "restart":
+    state = state.replace(step=jax.device_put(np.zeros_like(state.step), state.step.sharding))
+  say(f"continuing from {folder} at step {step}, here step {int(state.step)}")
+  return state
 
 
-def compile_step(run: Run, batch: Mapping[str, np.ndarray]) -> tuple[Any, int]:
-  """Returns (the compiled step, its floating-point operations) for host batches like `batch`."""
+class CompiledStep(NamedTuple):
+  """The compiled step of a run and its floating-point operations."""
+
+  call: Callable[[TrainState, Batch], tuple[TrainState, Batch]]
+  operations: int
+
+
+def compile_step(run: Run) -> CompiledStep:
+  """Returns the compiled step of a run."""
+  batch = run.stream.batch(run.job.data.begin).arrays
   step = make_step(run.objective, run.augment, run.optimizer.transform, accumulate=run.job.accumulate)
   place, size = sharding.batch_sharding(run.mesh), run.job.data.batch_size
   abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
   where = jax.tree.map(lambda leaf: leaf.sharding, run.like)
   jitted = jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(run.mesh)))
   traced = jitted.trace(run.like, abstract)
-  return traced.lower().compile(), flops.count_jaxpr(traced.jaxpr)
+  return CompiledStep(traced.lower().compile(), flops.count_jaxpr(traced.jaxpr))
 
 
 class _Loop:
@@ -110,16 +139,19 @@ class _Loop:
     self._run, self._job = run, run.job
     self._store, self._writer, self._progress, self._measure = store, writer, progress, measure
     data = run.job.data
-    self._corrupt = CorruptRecords(source=data.source, total=len(run.source), limit=data.max_corrupt, say=progress.say)
+    self._corrupt = CorruptRecords(
+      source=data.source, total=run.stream.epoch_size, limit=data.max_corrupt, say=progress.say
+    )
     self._skipped = SkippedSteps(limit=run.job.max_skipped, say=progress.say)
     # On CPU, two programs in flight whose collectives wait for each other's threads can deadlock (seen in jax 0.10.2).
     self._ahead = 0 if jax.default_backend() == "cpu" else _AHEAD
+    self._last_phase: PhaseName | None = None
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
 
-  def from_state(self, state: TrainState, workdir: pathlib.Path) -> TrainState:
+  def from_state(self, state: TrainState, workdir: pathlib.Path, compiled: CompiledStep) -> TrainState:
     """Returns the state after the job's last step."""
     start, data = int(state.step), self._job.data
-    train_step, operations = compile_step(self._run, self._run.stream.batch(start).arrays)
+    train_step, operations = compiled
     peak = flops.peak(self._run.mesh.devices.flat[0])
     self._progress.begin(start)
     batches = self._run.stream.iterate(start, workers=data.workers, threads=data.threads)
@@ -161,11 +193,21 @@ class _Loop:
   def _log(self, step: int, metrics: Batch) -> None:
     self._settle(0)
     values = {key: float(value) for key, value in jax.device_get(metrics).items()}
-    values["train/learning_rate"] = float(self._run.optimizer.learning_rate(step - 1))
+    rate = self._run.optimizer.learning_rate
+    values["train/learning_rate"] = float(rate(step - 1))
     values["train/corrupt_records"] = float(len(self._corrupt))
     values |= self._meter.read()
+    values["train/phase"] = float(PHASES.index(self._phase(step - 1)))
     self._writer.write(step, values)
     self._progress.update(step, values)
+
+  def _phase(self, step: int) -> PhaseName:
+    """Returns the phase of the learning rate; says so where a new one has begun since the last log line."""
+    phase = self._run.optimizer.learning_rate.phase(step)
+    if phase != self._last_phase:
+      self._progress.say(f"learning rate: {phase}")
+    self._last_phase = phase
+    return phase
 
   def _to_devices(self, arrays: Mapping[str, np.ndarray]) -> Batch:
     place = sharding.batch_sharding(self._run.mesh)

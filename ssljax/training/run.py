@@ -7,16 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssljax import build, optim, sharding
+from ssljax import build, optim, sharding, transforms
 from ssljax.augment.identity import Identity
 from ssljax.data.corpus import Corpus
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import Source
+from ssljax.data.tasks import TaskStream
 from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
 from ssljax.training import config as config_lib
 from ssljax.training import state as state_lib
-from ssljax.training.feed import open_feed
+from ssljax.training.feed import open_feed, task_data
 from ssljax.types import Array, Batch, Objective, PyTree, TrainState
 
 
@@ -27,7 +28,7 @@ class Run:
   Attributes:
     config: the resolved config, what config.json holds.
     job: the same, checked and typed.
-    source: the training data.
+    sources: the training data: one source, or one a task.
     stream: its batches as a function of (seed, step).
     augment: device augmentation.
     objective: the method.
@@ -40,8 +41,8 @@ class Run:
 
   config: Mapping[str, Any]
   job: config_lib.Job
-  source: Source | Corpus
-  stream: Stream | TextStream
+  sources: tuple[Source | Corpus, ...]
+  stream: Stream | TextStream | TaskStream
   augment: Any
   objective: Objective
   optimizer: optim.Optimizer
@@ -49,6 +50,19 @@ class Run:
   init: Callable[[Array], TrainState]
   like: PyTree
   batch: Batch
+
+  @property
+  def source(self) -> Source | Corpus:
+    """Returns the training data, of a stream its first task's."""
+    return self.sources[0]
+
+  def tasks(self) -> "list[Run]":
+    """Returns the run as each task's alone: what is measured task by task; of a run without a stream itself."""
+    parts = zip(self.sources, task_data(self.job), strict=True)
+    return [
+      dataclasses.replace(self, sources=(source,), job=dataclasses.replace(self.job, data=data))
+      for source, data in parts
+    ]
 
 
 def assemble(config: Mapping[str, Any]) -> Run:
@@ -60,7 +74,7 @@ def assemble(config: Mapping[str, Any]) -> Run:
   """
   sections = config_lib.parse(config)
   feed = open_feed(sections)
-  source, stream, size = feed.source, feed.stream, sections.data.batch_size
+  source, stream, size = feed.sources[0], feed.stream, sections.data.batch_size
   config = config_lib.resolve_durations(config, batch_size=size, num_examples=feed.num_examples)
   config = _remember_vocabulary(config, source)
   job = config_lib.parse(config)
@@ -68,9 +82,9 @@ def assemble(config: Mapping[str, Any]) -> Run:
   _check_sizes(job, mesh)
 
   augment = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
-  optimizer = build.build(job.optimizer, "optim", where="optimizer", batch_size=size)
+  optimizer = _frozen(build.build(job.optimizer, "optim", where="optimizer", batch_size=size), job.init)
   objective = build.build(job.objective, "objectives", where="objective")
-  batch = _abstract_batch(stream, augment, size)
+  batch = _abstract_batch(stream.batch(job.data.begin).arrays, augment, size)
   _check_objective(job, objective, batch)
   _check_vocabulary(objective, source)
 
@@ -80,7 +94,7 @@ def assemble(config: Mapping[str, Any]) -> Run:
   return Run(
     config=config,
     job=job,
-    source=source,
+    sources=feed.sources,
     stream=stream,
     augment=augment,
     objective=objective,
@@ -90,6 +104,13 @@ def assemble(config: Mapping[str, Any]) -> Run:
     like=like,
     batch=batch,
   )
+
+
+def _frozen(optimizer: optim.Optimizer, init: config_lib.Rules) -> optim.Optimizer:
+  """Returns the optimiser with what `init` freezes frozen."""
+  if not any(action == "freeze" for _, action in init):
+    return optimizer
+  return dataclasses.replace(optimizer, transform=transforms.freeze(optimizer.transform, init))
 
 
 def _remember_vocabulary(config: Mapping[str, Any], source: Source | Corpus) -> Mapping[str, Any]:
@@ -133,9 +154,8 @@ def _check_objective(job: config_lib.Job, objective: Objective, batch: Batch) ->
     )
 
 
-def _abstract_batch(stream: Stream, augment: Any, batch_size: int) -> Batch:
+def _abstract_batch(arrays: Mapping[str, np.ndarray], augment: Any, batch_size: int) -> Batch:
   """Returns the abstract global batch the objective sees; reads one real batch, so bad data shows here."""
-  arrays = stream.batch(0).arrays
   host = {key: jax.ShapeDtypeStruct((batch_size, *value.shape[1:]), value.dtype) for key, value in arrays.items()}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
   return jax.eval_shape(augment, keys, host)

@@ -28,7 +28,7 @@ class TextMeasure:
     if section.source is not None:
       raise UserError("evaluation.source: found one, expected none for text: the test split of data.source is measured")
     self._run, self._say, self.train = run, say, run.source
-    self.test = open_corpus(data.source, self.train.text, split=section.test, trained_on=data.split)
+    self.test = open_corpus(data.source, self.train.text, split=section.test, trained_on=self.train.trained_on)
     devices = sharding.batch_devices(run.mesh)
     if section.batch_size % devices:
       raise UserError(f"evaluation.batch_size: found {section.batch_size}, expected a multiple of {devices} devices")

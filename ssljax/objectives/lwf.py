@@ -1,0 +1,126 @@
+"""Learning without forgetting: any objective on a stream of tasks, held near the model of the task before."""
+
+import dataclasses
+import math
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from ssljax.errors import UserError
+from ssljax.losses.distillation import cosine_distance
+from ssljax.schedules import Schedule
+from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LwF(Objective):
+  """Adds to an objective's loss how far the embeddings went from those of the model at the end of the task before.
+
+      loss = objective's loss + weight * mean_b (1 - cos(f_previous(x_b), f(x_b)))
+
+  f is the objective's `encode`; gradients go through f alone. A batch's task is the largest number in its `task`
+  int32[B] (replayed rows have smaller ones). Where it is larger than any before, today's model becomes the previous
+  one, before it learns from that batch. Task 0 has no model before it: the term is 0 and is not computed.
+
+  Of a batch of views (`views`, no `image`) the first of each example is encoded. The mean is over rows, whatever the
+  objective averages; with accumulation it is the mean over microbatches, weighted as the objective weights them (for
+  UL2 by predicted tokens).
+
+  Attributes:
+    objective: what is learnt on every task.
+    weight: of the distance.
+
+  What only the objective has (UL2's `vocab_size`, `nats`, `write`) is found here too.
+
+  Raises:
+    UserError: a weight that is negative or not finite.
+
+  Source: Li, Hoiem, "Learning without Forgetting", 2016, arXiv 1606.09282 (the idea, for logits); Singh et al.,
+    "Beyond Cosine Decay: On the effectiveness of Infinite Learning Rate Schedule for Continual Pre-training", 2025,
+    arXiv 2503.02844 (features of masked autoencoders, weight 1).
+  Differs from the reference: whole pictures and one embedding each; the released code compares the tokens left by two
+    independent random masks, and its cosine runs along the batch.
+  """
+
+  objective: Objective
+  weight: float | Schedule = 1.0
+
+  def __post_init__(self):
+    if not isinstance(self.weight, Schedule) and not 0 <= self.weight < math.inf:
+      raise UserError(f"lwf.LwF: weight {self.weight}, expected a finite number, 0 or more")
+
+  def __getattr__(self, name: str) -> Any:
+    """Returns what only the wrapped objective has; it must not take a state, which here is another."""
+    # Copying and unpickling ask for attributes before there is an objective.
+    if name.startswith("_") or name == "objective":
+      raise AttributeError(name)
+    return getattr(self.objective, name)
+
+  @property
+  def batch_keys(self) -> tuple[str, ...]:  # type: ignore[override]
+    """Keys of the batch that `loss` reads: the objective's and `task`."""
+    return (*self.objective.batch_keys, "task")
+
+  @property
+  def couples_examples(self) -> bool:  # type: ignore[override]
+    """Whether the objective couples the examples of a batch; the distance does not."""
+    return self.objective.couples_examples
+
+  def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
+    """Returns the objective's parameters, and its state with the previous model and the task, 0."""
+    params, inner = self.objective.init(rng, batch)
+    return params, _state(inner, jax.tree.map(jnp.array, (params, inner)), jnp.zeros((), jnp.int32))
+
+  def loss(self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array) -> LossOutput:
+    """Returns the objective's loss plus the weighted distance; `weight` is the objective's."""
+    inner, current = state["objective"], jnp.max(batch["task"])
+    out = self.objective.loss(params, inner, batch, rng=rng, step=step)
+    begins = current > state["task"]
+    kept = (state["previous"], state["previous_state"])
+    previous = jax.tree.map(lambda new, old: jnp.where(begins, new, old), (params, inner), kept)
+    previous, task = jax.lax.stop_gradient(previous), jnp.maximum(current, state["task"])
+    # A branch, not a product with 0: during task 0 nothing is computed, and nothing can go wrong.
+    distance = jax.lax.cond(
+      task > 0,
+      lambda params: self._distance(params, inner, previous, batch),
+      lambda params: jnp.zeros((), jnp.float32),
+      params,
+    )
+    return out.replace(
+      loss=out.loss + Schedule.of(self.weight)(step) * distance,
+      state=_state(out.state, previous, task),
+      metrics=out.metrics | {"lwf/distance": distance},
+    )
+
+  def _distance(self, params: Params, inner: State, previous: tuple[Params, State], batch: Batch) -> Array:
+    """Returns the mean distance f32[] between the embeddings of two models, each (parameters, objective's state)."""
+    batch = _with_image(batch)
+    before = self.objective.encode(*previous, batch)["embedding"]
+    return jnp.mean(cosine_distance(before, self.objective.encode(params, inner, batch)["embedding"]))
+
+  def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
+    """Returns what the objective returns."""
+    return self.objective.encode(params, state["objective"], batch)
+
+  def post_update(self, params: Params, state: State, *, step: Array) -> tuple[Params, State]:
+    """Returns parameters and state after the objective's `post_update`."""
+    params, inner = self.objective.post_update(params, state["objective"], step=step)
+    return params, {**state, "objective": inner}
+
+  def show(self, params: Params, state: State, batch: Batch, *, rng: Array) -> dict[str, Array]:
+    """Returns the objective's pictures."""
+    return self.objective.show(params, state["objective"], batch, rng=rng)
+
+
+def _state(inner: State, previous: tuple[Params, State], task: Array) -> State:
+  """Returns the state; statistics belong to the parameters they were gathered with, so both are kept."""
+  return {"objective": inner, "previous": previous[0], "previous_state": previous[1], "task": task}
+
+
+def _with_image(batch: Batch) -> Batch:
+  """Returns the batch as `encode` wants it: of several views the first is the image."""
+  if "image" in batch or "views" not in batch:
+    return batch
+  return {**batch, "image": batch["views"][:, 0]}

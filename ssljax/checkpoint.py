@@ -101,12 +101,13 @@ class Checkpoints:
     Raises:
       CorruptCheckpoint: as for `restore`.
     """
-    expected = {name: leaf for name, leaf in tree.named_leaves(like) if not tree.is_key_array(leaf)}
-    anywhere = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    expected = dict(tree.named_leaves(like))
+    mesh = next(iter(expected.values())).sharding.mesh
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def placed(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
       same = name in expected and expected[name].shape == leaf.shape
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=expected[name].sharding if same else anywhere)
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=expected[name].sharding if same else everywhere)
 
     target = tree.map_named(placed, self._saved(step))
     return dict(tree.named_leaves(self._verified(step, target)))

@@ -90,7 +90,7 @@ def test_the_trunk_never_anneals_and_its_branches_do(stream):
 def test_a_task_that_arrives_later_is_trained_on(stream, tmp_path, capsys):
   longer = tmp_path / "longer"
   shutil.copytree(stream, longer)
-  assert main(["train", f"{STREAM}:three", f"--workdir={longer}"]) == 0
+  assert main(["train", f"{STREAM}:three", f"--workdir={longer}", "--config.continual.anneal_steps=2"]) == 0
   assert "knn after" in capsys.readouterr().out
   known = json.loads((longer / "eval" / "continual.json").read_text())["rows"]
   before = json.loads((stream / "eval" / "continual.json").read_text())["rows"]
@@ -99,14 +99,121 @@ def test_a_task_that_arrives_later_is_trained_on(stream, tmp_path, capsys):
   assert "continual/knn/forgetting" in json.loads((longer / "eval" / "final.json").read_text())
 
 
-def test_a_changed_stream_is_refused(stream, tmp_path, capsys):
-  shutil.copytree(stream, tmp_path / "copy")
-  command = ["train", STREAM, f"--workdir={tmp_path}/copy"]
-  assert "stream" in refused(capsys, *command, "--config.stream=[{'name':'a','source':'npz:x.npz','steps':6}]")
-  assert "npz:x.npz" in refused(
-    capsys,
-    "train",
-    STREAM,
-    f"--workdir={tmp_path}/new",
-    "--config.stream=[{'name':'a','source':'npz:x.npz','steps':6}]",
+def test_a_changed_stream_is_refused(stream, data, tmp_path, capsys):
+  def tasks(**changed):
+    return f"--config.stream={[dict(name='a', source=f'npz:{data}/a.npz', steps=6) | changed]}"
+
+  command = ["train", STREAM, f"--workdir={stream}", "--config.continual.anneal_steps=2"]
+  assert "a run of another config: stream" in refused(capsys, *command, tasks(steps=5))
+  new = ["train", STREAM, f"--workdir={tmp_path}/new"]
+  assert "found nothing, expected a file" in refused(capsys, *new, tasks(source="npz:x.npz"))
+  assert "stream[0].steps: found 0" in refused(capsys, *new, tasks(steps=0))
+  assert "data.source: found one, expected none" in refused(capsys, *new, "--config.data.source=npz:x.npz")
+  assert "steps: found 5, expected none or 12" in refused(capsys, *new, "--config.steps=5")
+  assert "replay: found a section" in refused(
+    capsys, *new, "--config.continual.order=joint", "--config.continual.replay.share=0.5"
   )
+
+
+def test_causal_text_in_a_stream_with_replay(tmp_path):
+  command = ["train", f"{STREAM}:text", f"--workdir={tmp_path}/text", "--config.continual.replay.share=0.25"]
+  assert main(command) == 0
+  known = json.loads((tmp_path / "text" / "eval" / "continual.json").read_text())["rows"]
+  after_a, after_b = known["a"]["C/bits_per_byte"], known["b"]["C/bits_per_byte"]
+  assert after_a[0] < known["before"]["C/bits_per_byte"][0] and after_b[1] < after_a[1]  # each task was learnt
+  assert json.loads((tmp_path / "text" / "eval" / "final.json").read_text())["continual/C/bits_per_byte/average"] > 0
+
+
+@pytest.fixture(scope="module")
+def trunk(data, tmp_path_factory):
+  """A run of twelve steps, the last two on the constant phase."""
+  workdir = tmp_path_factory.mktemp("runs") / "trunk"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runtime, "start", lambda **_: None)
+    patch.setenv("SSLJAX_TEST_DATA", str(data))
+    assert main(["train", CONFIG, f"--workdir={workdir}", "--config.steps=12"]) == 0
+  return workdir
+
+
+def files(folder):
+  return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def checksums(workdir, step):
+  return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())["checksums"]
+
+
+def test_anneal_leaves_the_trunk_as_it_is(trunk, tmp_path, capsys):
+  before = files(trunk)
+  command = ["anneal", f"--workdir={trunk}", "--steps=3", f"--out={tmp_path}/branch"]
+  assert main(command) == 0
+  assert [line["step"] for line in lines(tmp_path / "branch")] == [13, 14, 15]
+  rates = [line["train/learning_rate"] for line in lines(tmp_path / "branch")]
+  np.testing.assert_allclose(rates, [1e-3 * 0.1 ** (n / 3) for n in range(3)], rtol=1e-5)
+  assert files(trunk) == before
+  written = files(tmp_path / "branch" / "checkpoints")
+  assert main(command) == 0 and files(tmp_path / "branch" / "checkpoints") == written  # nothing left to do
+
+
+def test_anneal_refuses(trunk, tmp_path, capsys):
+  out = f"--out={tmp_path}/out"
+  assert "step 5 is in the cooldown phase" in refused(capsys, "anneal", f"--workdir={trunk}@5", "--steps=3", out)
+  assert "--steps: found 0" in refused(capsys, "anneal", f"--workdir={trunk}", "--steps=0", out)
+  assert "the run itself" in refused(capsys, "anneal", f"--workdir={trunk}", "--steps=3", f"--out={trunk}")
+  other = tmp_path / "other"
+  shutil.copytree(trunk, other)
+  config = json.loads((other / "config.json").read_text())
+  config["optimizer"]["learning_rate"] = dict(name="cosine", peak=1e-3, total_steps=20)
+  (other / "config.json").write_text(json.dumps(config))
+  assert "found cosine, which has no anneal" in refused(capsys, "anneal", f"--workdir={other}", "--steps=3", out)
+
+
+def test_a_schedule_may_change_where_the_learning_rate_does_not_jump(trunk, tmp_path, capsys):
+  copy = tmp_path / "copy"
+  shutil.copytree(trunk, copy)
+  command = ["train", CONFIG, f"--workdir={copy}", "--config.steps=13"]
+  line = refused(capsys, *command, f"{INFINITE}.constant=0.0015")
+  assert "at step 12 found 1.5000e-03, expected 1.0000e-03" in line and "--allow-schedule-change" in line
+  assert len(lines(copy)) == 12
+  capsys.readouterr()
+  assert main([*command, f"{INFINITE}.constant=0.001005"]) == 0
+  assert "the learning rate at step 12 was 1.0000e-03 and is 1.0050e-03" in capsys.readouterr().err
+  assert lines(copy)[-1]["train/learning_rate"] == pytest.approx(0.001005)
+  assert "optimizer.b2" in refused(capsys, *command, "--config.optimizer.b2=0.9", "--allow-schedule-change")
+
+
+def test_parts_are_loaded_made_anew_or_frozen(trunk, tmp_path, capsys):
+  command = ["train", CONFIG, f"--from={trunk}@12", "--config.steps=14"]
+  rules = "[('^params/encoder/patch_embed','freeze'),('decoder','reinit')]"
+  assert main([*command, f"--workdir={tmp_path}/parts", f"--config.init={rules}"]) == 0
+  said = capsys.readouterr().err
+  assert "leaves loaded" in said and "made anew (" in said
+  before, after = checksums(trunk, 12), checksums(tmp_path / "parts", 14)
+  frozen = [name for name in after if name.startswith("params/encoder/patch_embed")]
+  moved = [name for name in after if name.startswith("params/encoder/blocks") and name.endswith("kernel")]
+  assert frozen and all(after[name] == before[name] for name in frozen)
+  assert moved and all(after[name] != before[name] for name in moved)
+  line = refused(capsys, *command, f"--workdir={tmp_path}/none", "--config.init=[('^nothing','reinit')]")
+  assert "init: '^nothing' matches no path" in line
+  line = refused(
+    capsys,
+    *command,
+    f"--workdir={tmp_path}/wide",
+    "--config.objective.decoder_width=8",
+    "--config.init=[('^rng','reinit')]",
+  )
+  assert "decoder" in line and "expected float32" in line
+
+
+def test_another_run_goes_on_with_other_data_from_their_beginning(trunk, data, tmp_path):
+  other = [f"--from={trunk}@12", f"--config.data.source=npz:{data}/b.npz", f"--workdir={tmp_path}/on"]
+  for _ in range(2):  # the second time it has nothing to do, and the config is the same
+    assert main(["train", CONFIG, "--config.steps=14", *other]) == 0
+  assert [line["step"] for line in lines(tmp_path / "on")] == [13, 14]
+  assert json.loads((tmp_path / "on" / "config.json").read_text())["data"]["begin"] == 12
+
+
+def test_the_step_may_begin_again(trunk, tmp_path):
+  command = ["train", CONFIG, f"--from={trunk}@12", f"--workdir={tmp_path}/again", "--config.init_step=restart"]
+  assert main([*command, "--config.steps=2"]) == 0
+  assert [(line["step"], line["train/phase"]) for line in lines(tmp_path / "again")] == [(1, 0), (2, 0)]

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def ground(tmp_path_factory):
   return folder
 
 
-def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder"):
+def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder", options=()):
   command = [
     sys.executable,
     "-m",
@@ -37,11 +38,11 @@ def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_co
     f"--config={HERE}/{config}",
     f"--workdir={workdir}",
   ]
-  command += [f"--cpu-devices={devices}", f"--config.data.workers={workers}", f"--config.steps={steps}"]
+  command += [f"--cpu-devices={devices}", f"--config.data.workers={workers}", f"--config.steps={steps}", *options]
   path = os.pathsep.join([str(HERE.parent), str(HERE)])
   own = {"PYTHONPATH": path, "SSLJAX_TEST_DATA": str(ground), "JAX_COMPILATION_CACHE_DIR": str(ground / "cache")}
   own["SSLJAX_CACHE"] = str(ground / "ssljax")
-  environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu"}
+  environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
   with open(f"{workdir}.log", "a") as log:
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -63,11 +64,14 @@ def stop_at(process, workdir, step, sig):
   return process.wait(timeout=120)
 
 
+def lines(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def curve(workdir):
   """Every logged number but the clock's; one line a step, none twice."""
-  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-  return [{key: value for key, value in line.items() if key not in RATES} for line in lines]
+  assert [line["step"] for line in lines(workdir)] == list(range(1, len(lines(workdir)) + 1))
+  return [{key: value for key, value in line.items() if key not in RATES} for line in lines(workdir)]
 
 
 def checksums(workdir, step=STEPS):
@@ -130,3 +134,17 @@ def test_one_and_eight_devices(ground):
     assert [a[key] for key in exact] == [b[key] for key in exact]
     for key in ("train/loss", "record/weighted_pixels", "train/grad_norm"):
       assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key
+
+
+def test_one_number_extends_a_run_and_one_flag_continues_it_on_other_data(ground, straight):
+  """The README's two commands; the run that was extended is the run that was longer from the beginning."""
+  longer, extended = finish(ground, ground / "longer", steps=STEPS + 3), ground / "extended"
+  shutil.copytree(straight, extended)
+  finish(ground, extended, steps=STEPS + 3)
+  assert curve(extended) == curve(longer) and checksums(extended, STEPS + 3) == checksums(longer, STEPS + 3)
+  pictures = np.load(ground / "pictures.npz")
+  np.savez(ground / "others.npz", image=255 - pictures["image"], label=pictures["label"])
+  options = [f"--from={straight}", f"--config.data.source=npz:{ground}/others.npz"]
+  other = finish(ground, ground / "other", steps=STEPS + 3, options=options)
+  assert [line["step"] for line in lines(other)] == [STEPS + 1, STEPS + 2, STEPS + 3]
+  assert lines(other)[0]["train/loss"] != lines(longer)[STEPS]["train/loss"]

@@ -7,11 +7,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ssljax.data import html_text
 from ssljax.data.documents import decode
 from ssljax.errors import UserError
 
 PIECE = 64 * 2**10  # bytes; longer plain text is cut
 MAX_LINE = 64 * 2**20  # bytes of a line of .jsonl
+MAX_PAGE = 64 * 2**20  # bytes of a page of .html
 MAX_CORRUPT = 0.001  # share of the lines of a file
 _HEAD = 8 * 2**10  # bytes in which a NUL shows a binary file
 _BOM = b"\xef\xbb\xbf"
@@ -72,6 +74,24 @@ def jsonl(file: BinaryIO, *, name: str) -> Index:
   if wrong > MAX_CORRUPT * number:
     raise UserError(f"data source: {name}: {wrong} of {number} lines hold no text, first {first}")
   return Index(np.array(rows, np.int64).reshape(-1, 3), replaced, empty, wrong)
+
+
+def html(file: BinaryIO, out: Path, *, name: str) -> Index:
+  """Returns the one document of an HTML page in UTF-8, whose text it writes to `out`, or none if it holds no text.
+
+  Raises:
+    UserError: a page above 64 MB.
+  """
+  _skip_bom(file)
+  data = file.read(MAX_PAGE + 1)
+  if len(data) > MAX_PAGE:
+    raise UserError(f"data source: {name}: found more than {MAX_PAGE:,} bytes, expected a page of at most that")
+  page, replaced = decode(data)
+  text = html_text.extract(page.replace("\0", "\ufffd")).encode()
+  out.write_bytes(text)
+  if not text:
+    return Index(np.zeros((0, 3), np.int64), 0, int(bool(data)), 0)
+  return Index(np.array([(0, len(text), 1)], np.int64), replaced + page.count("\0"), 0, 0)
 
 
 def parse(line: bytes | None) -> tuple[str, int]:

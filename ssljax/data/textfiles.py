@@ -1,19 +1,20 @@
-"""Text files: plain text and JSON lines, each also .gz and .zst, read by byte offsets from an index made once."""
+"""Text files: plain text, JSON lines and HTML, each also .gz and .zst, read by byte offsets from an index made once."""
 
 import functools
 import glob
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from ssljax.data import cache, text_index, unpack
+from ssljax.data import cache, html_text, text_index, unpack
 from ssljax.data.documents import Documents, decode
 from ssljax.errors import UserError
 
 GROUP_BY_FILE = 20  # files from which on whole files go to train or test
+_FORMS = {".jsonl": "jsonl", ".html": "html", ".htm": "html", ".HTML": "html", ".HTM": "html"}
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -25,24 +26,35 @@ class _File(NamedTuple):
 
   @property
   def form(self) -> str:
-    """Returns "jsonl" or "plain"."""
+    """Returns "jsonl", "html" or "plain"."""
     inner = self.path.with_suffix("") if self.packed else self.path
-    return "jsonl" if inner.suffix == ".jsonl" else "plain"
+    return _FORMS.get(inner.suffix, "plain")
 
   @property
   def packed(self) -> bool:
     return self.path.suffix in unpack.SUFFIXES
 
+  @property
+  def derived(self) -> bool:
+    """Returns whether the cache holds the text, not the file: it was decompressed or taken out of a page."""
+    return self.packed or self.form == "html"
+
+  @property
+  def identity(self) -> tuple:
+    """Returns what its documents depend on."""
+    return (str(self.path), self.size, self.mtime_ns, *([html_text.VERSION] if self.form == "html" else []))
+
 
 def open_all(where: str) -> "TextFiles":
   """Returns the documents in the files that one of several globs, separated by commas, matches, sorted by path.
 
-  A .jsonl file holds one document a line, in its field "text"; any other is plain text, cut above 64 KiB. Names ending
-  in .gz or .zst are decompressed into the cache. "**" matches folders of any depth.
+  A .jsonl file holds one document a line, in its field "text"; a .html or .htm file is one document, its text as
+  `html_text.extract` finds it; any other is plain text, cut above 64 KiB. Names ending in .gz or .zst are decompressed
+  into the cache. "**" matches folders of any depth.
 
   Raises:
-    UserError: a glob that matches no file; a binary, damaged or unreadable file; no file with text; more than 0.1 % of
-      the lines of a .jsonl without text; a missing package.
+    UserError: a glob that matches no file; a binary, damaged or unreadable file; a page above 64 MB; no file with text;
+      more than 0.1 % of the lines of a .jsonl without text; a missing package.
   """
   found = {file.path: file for pattern in where.split(",") if pattern for file in _matches(pattern)}
   if not found:
@@ -72,7 +84,7 @@ class TextFiles(Documents):
     if not len(self):
       raise UserError(f"data source: {files[0].path} holds no text, nor do the other {len(files) - 1} files")
     self.empty += sum(file.size == 0 for file in files)
-    self.fingerprint = cache.key("text-1", *((str(file.path), file.size, file.mtime_ns) for file in files))
+    self.fingerprint = cache.key("text-1", *(file.identity for file in files))
 
   @functools.cached_property
   def _rows(self) -> np.ndarray:
@@ -93,7 +105,7 @@ class TextFiles(Documents):
     """
     which, _ = self._place(row)
     file, (start, stop, _) = self.files[which], self._rows[row].tolist()
-    if file.packed:
+    if file.derived:
       data = _bytes(self.folders[which] / "text", start, stop, expected=None)
     else:
       data = _bytes(file.path, start, stop, expected=file)
@@ -129,8 +141,8 @@ def _stat(name: str, root: str) -> _File:
 
 
 def _prepare(file: _File) -> Path:
-  """Returns the folder in the cache that holds the index of a file and, if it is compressed, its text."""
-  key = cache.key("text-1", str(file.path), file.size, file.mtime_ns)
+  """Returns the folder in the cache that holds the index of a file and, if it is compressed or HTML, its text."""
+  key = cache.key("text-1", *file.identity)
   return cache.cached(cache.root() / "text" / key, functools.partial(_build, file))
 
 
@@ -143,8 +155,14 @@ def _build(file: _File, folder: Path) -> None:
     unpack.unpack(file.path, folder / "text")
   with open(folder / "text" if file.packed else file.path, "rb") as text:
     text_index.check_text(text, name=str(file.path))
-    index = text_index.jsonl(text, name=str(file.path)) if file.form == "jsonl" else text_index.plain(text)
+    index = _index(file, text, folder)
   text_index.save(index, folder)
+
+
+def _index(file: _File, text: BinaryIO, folder: Path) -> text_index.Index:
+  if file.form == "html":
+    return text_index.html(text, folder / "text", name=str(file.path))
+  return text_index.jsonl(text, name=str(file.path)) if file.form == "jsonl" else text_index.plain(text)
 
 
 def _bytes(path: Path, start: int, stop: int, *, expected: _File | None) -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, final
 
 import jax
@@ -75,23 +76,15 @@ class LwF(Objective):
 
   def loss(self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array) -> LossOutput:
     """Returns the objective's loss plus the weighted distance; `weight` is the objective's."""
-    inner, current = state["objective"], jnp.max(batch["task"])
+    inner = state["objective"]
     out = self.objective.loss(params, inner, batch, rng=rng, step=step)
-    begins = current > state["task"]
-    kept = (state["previous"], state["previous_state"])
-    previous = jax.tree.map(lambda new, old: jnp.where(begins, new, old), (params, inner), kept)
-    previous, task = jax.lax.stop_gradient(previous), jnp.maximum(current, state["task"])
-    # A branch, not a product with 0: during task 0 nothing is computed, and nothing can go wrong.
-    distance = jax.lax.cond(
-      task > 0,
-      lambda params: self._distance(params, inner, previous, batch),
-      lambda params: jnp.zeros((), jnp.float32),
-      params,
-    )
-    return out.replace(
+    previous, task = _previous(params, state, jnp.max(batch["task"]))
+    distance = _only_where(task > 0, lambda params: self._distance(params, inner, previous, batch), params)
+    return LossOutput(
       loss=out.loss + Schedule.of(self.weight)(step) * distance,
       state=_state(out.state, previous, task),
       metrics=out.metrics | {"lwf/distance": distance},
+      weight=out.weight,
     )
 
   def _distance(self, params: Params, inner: State, previous: tuple[Params, State], batch: Batch) -> Array:
@@ -117,6 +110,28 @@ class LwF(Objective):
 def _state(inner: State, previous: tuple[Params, State], task: Array) -> State:
   """Returns the state; statistics belong to the parameters they were gathered with, so both are kept."""
   return {"objective": inner, "previous": previous[0], "previous_state": previous[1], "task": task}
+
+
+def _previous(params: Params, state: State, current: Array) -> tuple[tuple[Params, State], Array]:
+  """Returns the previous model and the largest task so far; where `current` begins a task, it is today's model."""
+  begins = current > state["task"]
+  today, kept = (params, state["objective"]), (state["previous"], state["previous_state"])
+  previous = jax.tree.map(lambda new, old: jnp.where(begins, new, old), today, kept)
+  return jax.lax.stop_gradient(previous), jnp.maximum(current, state["task"])
+
+
+def _only_where(condition: Array, function: Callable[[Params], Array], params: Params) -> Array:
+  """Returns function(params) f32[], or 0 where the condition does not hold: nothing is computed then.
+
+  The gradient is computed in the branch, with the value. Left to the backward pass, a branch not taken would still
+  write zeros for all that the branch keeps (a task 0 of 1.8 times the time, measured), and what is kept would lie
+  in memory beside the activations of the objective's loss.
+  """
+  fixed = jax.lax.stop_gradient(params)
+  nothing = lambda params: (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+  value, gradient = jax.lax.cond(condition, jax.value_and_grad(function), nothing, fixed)
+  zeros = jax.tree.map(lambda g, now, then: jnp.sum(g * (now - then)), gradient, params, fixed)
+  return value + sum(jax.tree.leaves(zeros))  # 0 in value, `gradient` in gradient
 
 
 def _with_image(batch: Batch) -> Batch:

@@ -27,8 +27,6 @@ def parameters(state: TrainState) -> Params:
 class Measure:
   """Calls the evaluators of `config.evaluation` on features of a state, of raw pixels, or of any function.
 
-  `encode` is compiled once and takes the state as an argument.
-
   Raises:
     UserError: a source without labels, a batch the devices do not divide, an unknown evaluator.
   """
@@ -47,10 +45,7 @@ class Measure:
       name: build.build(part, "evaluators", where=f"evaluation.evals.{name}") for name, part in section.evals.items()
     }
 
-    def encode(params: Params, state: Any, batch: Batch) -> dict[str, Array]:
-      return run.objective.encode(params, state, run.augment.evaluate(batch))
-
-    self._encode = jax.jit(encode)
+    self._encode = run.encode
     self._pixels = jax.jit(lambda batch: {section.feature: _flat_pixels(run.augment.evaluate(batch)["image"])})
 
   def __call__(self, state: TrainState) -> dict[str, float]:

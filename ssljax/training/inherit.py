@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-
 from ssljax import tree
 from ssljax.errors import UserError
 from ssljax.training import state as state_lib
@@ -48,8 +46,6 @@ def _loaded(name: str, value: Array, saved: Mapping[str, Any], place: str) -> Ar
   if name not in saved:
     raise UserError(f'--from: {place} has no {name}; init=[("{name}", "reinit")] would make it anew')
   found = saved[name]
-  if tree.is_key_array(value):
-    return jax.device_put(jax.random.wrap_key_data(found), value.sharding)
   if (found.shape, found.dtype) != (value.shape, value.dtype):
     expected = f"{value.dtype}{list(value.shape)}"
     raise UserError(f"--from: {place}: {name} found {found.dtype}{list(found.shape)}, expected {expected}")

@@ -18,7 +18,7 @@ from ssljax.errors import UserError
 from ssljax.training import config as config_lib
 from ssljax.training import state as state_lib
 from ssljax.training.feed import open_feed, task_data
-from ssljax.types import Array, Batch, Objective, PyTree, TrainState
+from ssljax.types import Array, Batch, Objective, Params, PyTree, State, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Run:
     init: seed -> TrainState.
     like: the abstract state with shardings.
     batch: the abstract augmented batch.
+    encode: (params, objective state, host batch) -> the objective's encoding, compiled once for all evaluations.
   """
 
   config: Mapping[str, Any]
@@ -50,6 +51,7 @@ class Run:
   init: Callable[[Array], TrainState]
   like: PyTree
   batch: Batch
+  encode: Callable[[Params, State, Batch], dict[str, Array]]
 
   @property
   def source(self) -> Source | Corpus:
@@ -103,6 +105,7 @@ def assemble(config: Mapping[str, Any]) -> Run:
     init=init,
     like=like,
     batch=batch,
+    encode=jax.jit(lambda params, state, host: objective.encode(params, state, augment.evaluate(host))),
   )
 
 
@@ -148,6 +151,8 @@ def _check_objective(job: config_lib.Job, objective: Objective, batch: Batch) ->
       found = ", ".join(sorted(batch))
       made = "the data make" if job.augment is None else f"augment {job.augment['name']} and the data make"
       raise UserError(f"objective: {name} reads {key!r}, but {made} {found}")
+  if "task" in objective.batch_keys and job.continual.order == "joint":
+    raise UserError(f"continual.order: found joint, expected sequential: {name} wants tasks one after the other")
   if job.accumulate > 1 and objective.couples_examples:
     raise UserError(
       f"accumulate: found {job.accumulate}, expected 1: the loss of {name} couples the examples of a batch"

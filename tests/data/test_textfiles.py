@@ -48,6 +48,43 @@ def test_every_form_is_read(suffix, tmp_path):
   assert texts(pickle.loads(pickle.dumps(documents))) == texts(documents)
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_page_is_one_document(suffix, tmp_path):
+  (tmp_path / "deep" / "er").mkdir(parents=True)
+  long = "Wort " * 20_000
+  (tmp_path / f"a.html{suffix}").write_bytes(compress(f"\ufeff<h1>Größe</h1><p>{long}".encode(), suffix))
+  (tmp_path / "deep" / f"b.htm{suffix}").write_bytes(compress(b"<script>no text</script>", suffix))
+  (tmp_path / "deep" / "er" / f"c.html{suffix}").write_bytes(compress(b"<p>c" + b" " * 9000 + b"\0\xffd", suffix))
+  documents = opened(f"{tmp_path}/**/*.htm*")
+  assert texts(documents) == [f"Größe\n{long.strip()}\n", "c \ufffd\ufffdd\n"]
+  assert (documents.empty, documents.replaced, documents.corrupt) == (1, 2, 0)
+  assert documents.name(1) == f"{tmp_path}/deep/er/c.html{suffix}:1"
+  assert texts(pickle.loads(pickle.dumps(documents))) == texts(documents)
+
+
+def test_the_text_of_a_page_is_made_again_when_the_page_changes(tmp_path):
+  file = tmp_path / "a.html"
+  file.write_text("<p>first")
+  before = opened(file)
+  assert opened(file).fingerprint == before.fingerprint
+  file.write_text("<p>other")
+  os.utime(file, ns=(1, 1))
+  after = opened(file)
+  assert texts(after) == ["other\n"] and after.fingerprint != before.fingerprint and texts(before) == ["first\n"]
+
+
+def test_a_page_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+  monkeypatch.setattr(text_index, "MAX_PAGE", 100)
+  for name, data, says in [
+    ("long.html", b"a" * 101, "long.html: found more than 100 bytes, expected a page"),
+    ("wide.html", "<p>a".encode("utf-16"), "wide.html: found a NUL byte, a binary file"),
+    ("none.html", b"<p>", "none.html holds no text"),
+  ]:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=says):
+      opened(tmp_path / name)
+
+
 def test_several_frames_are_one_text(tmp_path):
   for suffix in (".gz", ".zst"):
     (tmp_path / f"a.txt{suffix}").write_bytes(compress(b"one ", suffix) + compress(b"two", suffix))

@@ -13,6 +13,7 @@ from ssljax.build import build, names
 BATCH, SIZE = 16, 8
 VIT = dict(name="vit.ViT", variant="Ti", width=16, depth=2, heads=2, patch=4, image_size=SIZE)
 TINY = {
+  "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
   "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
   "ul2.UL2": dict(
@@ -39,7 +40,8 @@ def make_batch(keys):
   }
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
   found = {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys if key in leaves}
-  return found | {key: value for key, value in packed_text().items() if key in keys} | {"index": jnp.asarray(index)}
+  others = packed_text() | {"task": jnp.arange(BATCH, dtype=jnp.int32) % 2}
+  return found | {key: value for key, value in others.items() if key in keys} | {"index": jnp.asarray(index)}
 
 
 def packed_text(length=12):

@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
   evaluate = _command(commands, "eval", "evaluate", "measure the features of a run")
   evaluate.add_argument("--workdir", required=True, metavar="DIR[@STEP]")
   evaluate.add_argument("--evals", metavar="A,B", help="which of the config's evaluators; default: all")
+  evaluate.add_argument(
+    "--merge",
+    metavar="DIR2[@STEP]",
+    help="measure the features beside those of this run, such as the one before (ADAM)",
+  )
 
   data = commands.add_parser("data", help="list, preview or prepare data", allow_abbrev=False)
   data_commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=_Parser)

@@ -135,6 +135,13 @@ def trunk(data, tmp_path_factory):
   return workdir
 
 
+def test_features_beside_those_of_an_earlier_step(stream, capsys):
+  assert main(["eval", f"--workdir={stream}@12", f"--merge={stream}@6"]) == 0
+  merged = json.loads((stream / "eval" / "12_merged.json").read_text())
+  assert 0 <= merged["trained/knn"] <= 1
+  assert "--merge: " in refused(capsys, "eval", f"--workdir={stream}@12", f"--merge={stream}@7")
+
+
 def files(folder):
   return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 

@@ -12,7 +12,7 @@ _KINDS = (
   ("folder:DIR", "pictures in class folders; train/ and test/ below DIR where they exist"),
   ("npz:FILE", "arrays image (uint8) and, if there are labels, label"),
   ("arrayrecord:DIR", "shards written by ssljax data prepare"),
-  ("text:GLOB", ".txt or .jsonl (field text), also .gz and .zst; several globs by commas"),
+  ("text:GLOB", ".txt, .jsonl (field text) or .html, also .gz and .zst; several globs by commas"),
   ("tfds:NAME", 'a prepared TFDS set in ArrayRecord (pip install "ssljax[tfds]")'),
 )
 

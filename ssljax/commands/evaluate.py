@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ssljax import runtime
@@ -12,27 +14,63 @@ from ssljax.errors import UserError, nearest
 def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax eval`; the numbers go to eval/STEP.json and to the terminal."""
   folder, step = workdirs.split_step(options.workdir, "--workdir")
-  config = workdirs.read_config(folder)
-  config["evaluation"] = _chosen(config.get("evaluation"), options.evals)
+  section = _chosen(workdirs.read_config(folder).get("evaluation"), options.evals)
+  other = workdirs.split_step(options.merge, "--merge") if options.merge else None
   runtime.start(cpu_devices=options.cpu_devices)
 
   import jax
 
-  from ssljax.checkpoint import Checkpoints
   from ssljax.commands import final
-  from ssljax.training import run as runs
+  from ssljax.evaluators.class_incremental import merge
 
-  assembled = runs.assemble(config)
-  with contextlib.closing(Checkpoints(folder / "checkpoints")) as store, jax.set_mesh(assembled.mesh):
-    if step is not None and step not in store.steps():
-      raise UserError(f"--workdir: {folder} has no step {step}, expected one of {store.steps()}")
-    found = store.restore_latest(assembled.like) if step is None else (step, store.restore(step, assembled.like))
-    if found is None:
-      raise UserError(f"--workdir: no checkpoint in {folder}")
-    scores = _scores(final.measure_of(assembled), found[1])
-  workdirs.write_json(folder / "eval" / f"{found[0]}.json", scores)
+  assembled, step, state = _restored(folder, step, section, "--workdir")
+  with jax.set_mesh(assembled.mesh):
+    measure = final.measure_of(assembled)
+    if other is None:
+      scores = _scores(measure, state)
+    else:
+      features = _features(measure, state)
+      before, _, earlier = _restored(*other, {**section, **_source(assembled)}, "--merge")
+      merged = merge(_features(final.measure_of(before), earlier), features)
+      scores = {f"trained/{key}": value for key, value in measure.scores(merged).items()}
+  name = f"{step}.json" if other is None else f"{step}_merged.json"
+  workdirs.write_json(folder / "eval" / name, scores)
   final.show(scores)
   return 0
+
+
+def _restored(folder: pathlib.Path, step: int | None, section: Mapping[str, Any], flag: str) -> tuple[Any, int, Any]:
+  """Returns (run, step, state) of a work directory, with this section of evaluation.
+
+  Raises:
+    UserError: no such step, or none at all.
+  """
+  import jax
+
+  from ssljax.checkpoint import Checkpoints
+  from ssljax.training import run as runs
+
+  assembled = runs.assemble({**workdirs.read_config(folder), "evaluation": section})
+  with contextlib.closing(Checkpoints(folder / "checkpoints")) as store, jax.set_mesh(assembled.mesh):
+    if step is not None and step not in store.steps():
+      raise UserError(f"{flag}: {folder} has no step {step}, expected one of {store.steps()}")
+    found = store.restore_latest(assembled.like) if step is None else (step, store.restore(step, assembled.like))
+  if found is None:
+    raise UserError(f"{flag}: no checkpoint in {folder}")
+  return assembled, *found
+
+
+def _source(assembled: Any) -> dict[str, Any]:
+  """Returns what another run's evaluation has to read to see the same pictures."""
+  return {"source": assembled.job.evaluation.source or assembled.job.data.source}
+
+
+def _features(measure: Any, state: Any) -> Any:
+  from ssljax.training.evaluation import Measure
+
+  if not isinstance(measure, Measure):
+    raise UserError("--merge: found a text model, expected two encoders of pictures")
+  return measure.features(state)
 
 
 def _scores(measure: Any, state: Any) -> dict[str, float]:

@@ -52,14 +52,19 @@ def finish(
       scores = _text(run, state, measure) if measure else {}
   scores |= _throughput(folder)
   workdirs.write_json(folder / "eval" / "final.json", scores)
-  devices = run.mesh.devices.flatten()
-  summary = {"parameters": tree.size(state.params), "devices": f"{len(devices)} x {devices[0].device_kind}"}
-  workdirs.write_json(folder / "summary.json", summary | {"seconds": round(time.time() - begun, 1)})
-  page.write([folder], folder / "report.html")
+  write_report(run, folder, begun=begun)
   show(scores)
   print(f"evaluation  {folder / 'eval' / 'final.json'}")
   print(f"report      {folder / 'report.html'}")
   print(f"checkpoint  {folder / 'checkpoints' / str(int(state.step))}")
+
+
+def write_report(run: Run, folder: pathlib.Path, *, begun: float) -> None:
+  """Writes summary.json (size, devices, seconds) and report.html."""
+  devices = run.mesh.devices.flatten()
+  summary = {"parameters": tree.size(run.like.params), "devices": f"{len(devices)} x {devices[0].device_kind}"}
+  workdirs.write_json(folder / "summary.json", summary | {"seconds": round(time.time() - begun, 1)})
+  page.write([folder], folder / "report.html")
 
 
 def _pictures(run: Run, state: TrainState, measure: Measure | None, folder: pathlib.Path) -> dict[str, float]:

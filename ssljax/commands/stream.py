@@ -12,18 +12,15 @@ import json
 import math
 import pathlib
 import re
-import time
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ssljax import tree
 from ssljax.checkpoint import Checkpoints
 from ssljax.commands import anneal, final, train
 from ssljax.commands import workdir as workdirs
 from ssljax.evaluators.continual import Better, better_of, summary
-from ssljax.report import page
 from ssljax.training import config as config_lib
 from ssljax.training import run as runs
 from ssljax.training.loop import CompiledStep, compile_step, start
@@ -47,17 +44,16 @@ def run(
     begun: `time.time()` at the start of the command.
   """
   rows = _Tasks(assembled, folder).train(origin, allow)
-  names = [task.name for task in assembled.job.stream]
-  tables = {metric: _table(rows, names, metric, better) for metric, better in _metrics(rows)}
-  workdirs.write_json(
-    folder / "eval" / "final.json",
-    {f"continual/{metric}/{name}": value for metric, table in tables.items() for name, value in table.items()},
-  )
-  seconds = round(time.time() - begun, 1)
-  workdirs.write_json(folder / "summary.json", {"parameters": tree.size(assembled.like.params), "seconds": seconds})
-  page.write([folder], folder / "report.html")
-  for metric, _ in _metrics(rows):
-    _show(metric, rows, names, tables[metric])
+  names, metrics = [task.name for task in assembled.job.stream], _metrics(rows)
+  tables = {metric: _table(rows, names, metric, better) for metric, better in metrics}
+  flat = {f"continual/{metric}/{name}": value for metric, table in tables.items() for name, value in table.items()}
+  workdirs.write_json(folder / "eval" / "final.json", flat)
+  if assembled.job.data.text is None:
+    state = start(assembled, folder, say=train.say)
+    final.draw(assembled.tasks()[-1], state, folder / "pictures", measure=None, features=None)
+  final.write_report(assembled, folder, begun=begun)
+  for metric, table in tables.items():
+    _show(metric, rows, names, table)
   print(f"evaluation  {folder / 'eval' / FILE}")
   print(f"report      {folder / 'report.html'}")
 
@@ -79,17 +75,20 @@ class _Tasks:
 
   def train(self, origin: train.Origin | None, allow: argparse.Namespace) -> Rows:
     """Trains and measures what is missing, task by task; returns all that was measured."""
+    state = None
     for number, (task, end) in enumerate(zip(self._tasks, self._ends, strict=True)):
-      state = start(self._run, self._folder, origin=origin, say=train.say)
+      state = start(self._run, self._folder, origin=origin, say=train.say) if state is None else state
       if number == 0:
         train.accept(self._folder, self._run, int(state.step), allow=allow)
         if int(state.step) == self._run.job.data.begin:
           self._measure(BEFORE, state)
       if int(state.step) < end:
         state = self._until(end, state, f"task {number + 1} of {len(self._tasks)}, {task.name}: to step {end}")
-      if self._missing(task.name):
-        self._measure(task.name, self._finished(number, end, state))
-      del state
+      if self._missing(task.name) and self._run.job.continual.anneal_steps:
+        state = None  # the branch's is as large; the trunk is on disk
+        self._measure(task.name, self._annealed(number, end))
+      elif self._missing(task.name):
+        self._measure(task.name, state if int(state.step) == end else self._restored(end))
     return self._rows
 
   def _until(self, end: int, state: TrainState, text: str) -> TrainState:
@@ -101,17 +100,18 @@ class _Tasks:
   def _missing(self, row: str) -> bool:
     return bool(self._measures) and row not in self._rows
 
-  def _finished(self, number: int, end: int, state: TrainState) -> TrainState:
-    """Returns what is measured after a task: the state at its end, or the end of an annealed branch of it."""
-    steps = self._run.job.continual.anneal_steps
-    if steps:
-      out = self._folder / "branches" / f"{number}_{re.sub(r'[^A-Za-z0-9_-]', '_', self._tasks[number].name)}"
-      branch = runs.assemble(anneal.branch(self._run.config, step=end, steps=steps))
-      workdirs.write_json(out / "config.json", branch.config)
-      state = start(branch, out, origin=(self._folder / "checkpoints", end), say=train.say)
-      return train_loop(branch, state, out)
-    if int(state.step) == end:
-      return state
+  def _annealed(self, number: int, end: int) -> TrainState:
+    """Returns the end of the annealed branch of a task."""
+    steps, name = self._run.job.continual.anneal_steps, self._tasks[number].name
+    assert steps is not None
+    out = self._folder / "branches" / f"{number}_{re.sub(r'[^A-Za-z0-9_-]', '_', name)}"
+    branch = runs.assemble(anneal.branch(self._run.config, step=end, steps=steps))
+    workdirs.write_json(out / "config.json", branch.config)
+    state = start(branch, out, origin=(self._folder / "checkpoints", end), say=train.say)
+    return train_loop(branch, state, out)
+
+  def _restored(self, end: int) -> TrainState:
+    """Returns the trunk at the end of a task that it has left behind."""
     with contextlib.closing(Checkpoints(self._folder / "checkpoints")) as store:
       return store.restore(end, self._run.like)
 

@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
   anneal.add_argument("--workdir", required=True, metavar="DIR[@STEP]", help="the run; default: its newest checkpoint")
   anneal.add_argument("--steps", required=True, type=int, metavar="N", help="length of the anneal")
   anneal.add_argument("--out", required=True, metavar="DIR2", help="the branch; the same command again resumes it")
+  anneal.add_argument(
+    "--phases", choices=("constant", "any"), default="constant", help="where it may begin (default: constant)"
+  )
   _allowances(anneal)
 
   evaluate = _command(commands, "eval", "evaluate", "measure the features of a run")

@@ -1,5 +1,6 @@
 """Streams of tasks, annealed branches and changed schedules through the command line, in process."""
 
+import contextlib
 import json
 import pathlib
 import random
@@ -8,8 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
-from ssljax import runtime
+from ssljax import build, runtime
+from ssljax.checkpoint import Checkpoints
 from ssljax.cli import main
+from ssljax.commands.anneal import branch
+from ssljax.training.run import assemble
 
 HERE = pathlib.Path(__file__).parent
 CONFIG, STREAM = f"--config={HERE}/tiny_config.py:plain", f"--config={HERE}/tiny_stream.py"
@@ -162,9 +166,36 @@ def test_anneal_leaves_the_trunk_as_it_is(trunk, tmp_path, capsys):
   assert main(command) == 0 and files(tmp_path / "branch" / "checkpoints") == written  # nothing left to do
 
 
+def test_the_first_annealed_step_is_the_trunks_own(trunk, tmp_path):
+  """Its learning rate is still the constant one: weights, moments and averages are the trunk's, to rounding.
+
+  (Another schedule is another program, whose sums are rounded elsewhere.)
+  """
+  assert main(["anneal", f"--workdir={trunk}", "--steps=1", f"--out={tmp_path}/branch"]) == 0
+  shutil.copytree(trunk, tmp_path / "trunk")
+  assert main(["train", CONFIG, f"--workdir={tmp_path}/trunk", "--config.steps=13"]) == 0
+  like = assemble(json.loads((trunk / "config.json").read_text())).like
+  states = []
+  for name in ("branch", "trunk"):
+    with contextlib.closing(Checkpoints(tmp_path / name / "checkpoints")) as store:
+      states.append(store.restore_parts(13, like))
+  assert any(name.startswith("opt_state") and "/mu/" in name for name in states[0])
+  for name, value in states[0].items():
+    if name != "rng":
+      np.testing.assert_allclose(value, states[1][name], rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+def test_a_branch_of_another_phase_falls_from_its_value(trunk):
+  config = json.loads((trunk / "config.json").read_text())
+  found = branch(config, step=5, steps=4, phases="any")["optimizer"]["learning_rate"]
+  rate = build.build(found, "schedules", where="")
+  assert [float(rate(step)) for step in (5, 9)] == pytest.approx([2e-3, 1e-4])  # the peak is reached at step 5
+
+
 def test_anneal_refuses(trunk, tmp_path, capsys):
   out = f"--out={tmp_path}/out"
-  assert "step 5 is in the cooldown phase" in refused(capsys, "anneal", f"--workdir={trunk}@5", "--steps=3", out)
+  line = refused(capsys, "anneal", f"--workdir={trunk}@5", "--steps=3", out)
+  assert "step 5 is in the cooldown phase" in line and "which begins at step 10 (or --phases=any)" in line
   assert "--steps: found 0" in refused(capsys, "anneal", f"--workdir={trunk}", "--steps=0", out)
   assert "the run itself" in refused(capsys, "anneal", f"--workdir={trunk}", "--steps=3", f"--out={trunk}")
   other = tmp_path / "other"
@@ -209,7 +240,7 @@ def test_parts_are_loaded_made_anew_or_frozen(trunk, tmp_path, capsys):
     "--config.objective.decoder_width=8",
     "--config.init=[('^rng','reinit')]",
   )
-  assert "decoder" in line and "expected float32" in line
+  assert "does not fit: params/decoder" in line and "expected float32" in line and "more" in line
 
 
 def test_another_run_goes_on_with_other_data_from_their_beginning(trunk, data, tmp_path):

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ssljax import runtime
 from ssljax.commands import train
@@ -26,11 +26,16 @@ def run(options: argparse.Namespace) -> int:
     step = workdirs.read_config(out)["optimizer"]["learning_rate"]["anneal_start"]
   step = _newest(trunk) if step is None else step
   return train.execute(
-    branch(config, step=step, steps=options.steps), out, origin=(trunk / "checkpoints", step), allow=options
+    branch(config, step=step, steps=options.steps, phases=options.phases),
+    out,
+    origin=(trunk / "checkpoints", step),
+    allow=options,
   )
 
 
-def branch(config: Mapping[str, Any], *, step: int, steps: int) -> dict[str, Any]:
+def branch(
+  config: Mapping[str, Any], *, step: int, steps: int, phases: Literal["constant", "any"] = "constant"
+) -> dict[str, Any]:
   """Returns the config of an annealed branch.
 
   Its learning rate falls to the schedule's end over `steps` steps from `step` on, and it ends there. Of a stream it
@@ -40,6 +45,7 @@ def branch(config: Mapping[str, Any], *, step: int, steps: int) -> dict[str, Any
     config: the resolved config of the trunk.
     step: where the branch begins.
     steps: length of the anneal, in steps.
+    phases: where a branch may begin; from another phase than the constant one it falls from that step's value.
 
   Raises:
     UserError: no steps, a schedule without an anneal, one that already has one, or a step outside of its constant
@@ -55,16 +61,30 @@ def branch(config: Mapping[str, Any], *, step: int, steps: int) -> dict[str, Any
     raise UserError(f"optimizer.learning_rate: found {name}, which has no anneal: {nearest(str(name), SCHEDULES)}")
   if rate.get("anneal_start") is not None:
     raise UserError(f"optimizer.learning_rate: found an anneal at step {rate['anneal_start']}, expected a trunk's")
-  section, size = config["optimizer"], config["data"]["batch_size"]
-  phase = build.build(section, "optim", where="optimizer", batch_size=size).learning_rate.phase(step)
-  if phase != "constant":
-    raise UserError(f"--workdir: step {step} is in the {phase} phase, expected one of the constant phase")
+  section = config["optimizer"]
+  trunk = build.build(rate, "schedules", where="optimizer.learning_rate")
+  if (phase := trunk.phase(step)) != "constant":
+    first = rate["warmup_steps"] + rate.get("cooldown_steps", 0)
+    if phases != "any":
+      raise UserError(
+        f"--workdir: step {step} is in the {phase} phase, expected one of the constant phase, which begins at step "
+        f"{first} (or --phases=any)"
+      )
+    rate = _constant_at(rate, float(trunk(step)))
   rate = {**rate, "anneal_start": step, "anneal_steps": steps}
   config = {**config, "optimizer": {**section, "learning_rate": rate}, "steps": step + steps}
   if not config.get("stream"):
     return config
   continual = {key: value for key, value in config.get("continual", {}).items() if key != "anneal_steps"}
   return {**config, "stream": _until(config, step, steps), "continual": continual}
+
+
+def _constant_at(rate: Mapping[str, Any], value: float) -> dict[str, Any]:
+  """Returns the schedule of one that is constant at a value from step 0 on."""
+  if rate["name"] == "wsd":
+    return {**rate, "warmup_steps": 0, "peak": value, "start": 0.0}
+  minimum = min(rate["minimum"], value)
+  return {**rate, "warmup_steps": 0, "cooldown_steps": 0, "peak": value, "constant": value, "minimum": minimum}
 
 
 def _until(config: Mapping[str, Any], step: int, steps: int) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ class Replay:
   """Experience replay: a share of each batch comes from the tasks before.
 
   Attributes:
-    share: of the batch, 0..1, rounded to rows; from the second task on.
+    share: of the batch, at least 0 and below 1, rounded to rows; from the second task on.
     capacity: examples in the buffer, all together ("reservoir") or of each task ("per_task").
     buffer: reservoir: a uniform sample of all that was seen; per_task: one of each task.
   """
@@ -37,8 +37,10 @@ class Replay:
   buffer: Literal["reservoir", "per_task"] = "reservoir"
 
   def __post_init__(self):
-    if not 0 < self.share < 1 or self.capacity < 1:
-      raise UserError(f"continual.replay: found {self}, expected 0 < share < 1 and a capacity of at least 1")
+    if not 0 <= self.share < 1:
+      raise UserError(f"continual.replay.share: found {self.share}, expected at least 0 and below 1")
+    if self.capacity < 1:
+      raise UserError(f"continual.replay.capacity: found {self.capacity}, expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from ssljax import tree
 from ssljax.errors import UserError
 from ssljax.training import state as state_lib
 from ssljax.training.run import Run
-from ssljax.types import Array, TrainState
+from ssljax.types import TrainState
 
 _NAMED = 3  # leaves spelled out in a line; the rest are counted
 
@@ -29,27 +29,31 @@ def inherit(run: Run, saved: Mapping[str, Any], *, place: str, say: Callable[[st
     if not any(tree.first_match([(pattern, True)], name) for name in names):
       raise UserError(f"init: {pattern!r} matches no path of the state, such as {names[1]}")
   fresh = state_lib.create(run.init, run.like, run.job.seed)
-  anew = [name for name in names if tree.first_match(run.job.init, name, "load") == "reinit"]
-
-  def leaf(name: str, value: Array) -> Array:
-    if name in anew:
-      return value
-    return _loaded(name, value, saved, place)
-
-  state = tree.map_named(leaf, fresh)
-  left = sorted(set(saved) - (set(names) - set(anew)))
-  say(f"from {place}: {len(names) - len(anew)} leaves loaded, {_few('made anew', anew)}, {_few('left behind', left)}")
+  anew = {name for name in names if tree.first_match(run.job.init, name, "load") == "reinit"}
+  _check([(name, leaf) for name, leaf in tree.named_leaves(run.like) if name not in anew], saved, place)
+  state = tree.map_named(lambda name, value: value if name in anew else saved[name], fresh)
+  left = sorted(set(saved) - (set(names) - anew))
+  made = [name for name in names if name in anew]
+  say(f"from {place}: {len(names) - len(made)} leaves loaded, {_few('made anew', made)}, {_few('left behind', left)}")
   return state
 
 
-def _loaded(name: str, value: Array, saved: Mapping[str, Any], place: str) -> Array:
-  if name not in saved:
-    raise UserError(f'--from: {place} has no {name}; init=[("{name}", "reinit")] would make it anew')
-  found = saved[name]
-  if (found.shape, found.dtype) != (value.shape, value.dtype):
-    expected = f"{value.dtype}{list(value.shape)}"
-    raise UserError(f"--from: {place}: {name} found {found.dtype}{list(found.shape)}, expected {expected}")
-  return found
+def _check(wanted: list[tuple[str, Any]], saved: Mapping[str, Any], place: str) -> None:
+  """Raises UserError with the leaves that are not there or of another shape."""
+  wrong = []
+  for name, leaf in wanted:
+    if name not in saved:
+      wrong.append(f"{name} is missing")
+    elif (saved[name].shape, saved[name].dtype) != (leaf.shape, leaf.dtype):
+      wrong.append(f"{name} found {_shape(saved[name])} expected {_shape(leaf)}")
+  if wrong:
+    rest = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    hint = '(("PATH", "reinit") in init makes a leaf anew)'
+    raise UserError(f"--from: {place} does not fit: {'; '.join(wrong[:_NAMED])}{rest} {hint}")
+
+
+def _shape(leaf: Any) -> str:
+  return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def _few(what: str, names: list[str]) -> str:

@@ -139,7 +139,9 @@ def test_text_rows_of_several_tasks():
 
 
 def test_what_cannot_be():
-  with pytest.raises(UserError, match="0 < share < 1"):
+  with pytest.raises(UserError, match=r"continual\.replay\.share: found 1\.0, expected at least 0 and below 1"):
     Replay(share=1.0)
+  with pytest.raises(UserError, match=r"continual\.replay\.capacity: found 0"):
+    Replay(capacity=0)
   with pytest.raises(UserError, match=r"continual\.replay: found a section, expected none"):
     make(order="joint", replay=Replay())

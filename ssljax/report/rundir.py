@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ssljax.errors import UserError
-from ssljax.report import tasks
+from ssljax.report import known
 from ssljax.report.chart import Series
-from ssljax.report.tasks import Known
+from ssljax.report.known import Known
 from ssljax.writer import FILE, is_number, read_metrics
 
 MAX_JSON = 2**21  # bytes of config.json, eval/final.json, summary.json, captions.json
@@ -91,7 +91,7 @@ def read(directory: pathlib.Path) -> RunDir:
     final=_staged(final),
     summary=_json(directory / "summary.json"),
     pictures=_pictures(directory / "pictures"),
-    known=tasks.read(_json(tasks_file), final, path=tasks_file),
+    known=known.read(_json(tasks_file), final, path=tasks_file),
   )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssljax.errors import UserError
-from ssljax.report import tasks
+from ssljax.report import known
 
 FILE = pathlib.Path("runs/x/eval/continual.json")
 CONTENT = {
@@ -21,13 +21,13 @@ CONTENT = {
 
 
 def test_scores_with_a_better_and_a_worse_become_tables():
-  (known,) = tasks.read(CONTENT, {"continual/knn/forgetting": 0.125, "trained/knn": 1.0}, path=FILE)
-  assert (known.metric, known.tasks, known.rows) == ("knn", ("digits", "<b>"), ("before", "digits", "<b>"))
-  np.testing.assert_array_equal(known.scores, [[0.25, math.nan], [0.5, 0.125], [0.375, 0.75]])
-  assert known.measures == {"forgetting": 0.125}
-  picture = known.picture()
+  (table,) = known.read(CONTENT, {"continual/knn/forgetting": 0.125, "trained/knn": 1.0}, path=FILE)
+  assert (table.metric, table.tasks, table.rows) == ("knn", ("digits", "<b>"), ("before", "digits", "<b>"))
+  np.testing.assert_array_equal(table.scores, [[0.25, math.nan], [0.5, 0.125], [0.375, 0.75]])
+  assert table.measures == {"forgetting": 0.125}
+  picture = table.picture()
   assert "<b>" not in picture and "75.0" in picture and "digits" in picture
-  assert tasks.read({}, {}, path=FILE) == []
+  assert known.read({}, {}, path=FILE) == []
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_scores_with_a_better_and_a_worse_become_tables():
 )
 def test_files_that_are_not_ours(change, message):
   with pytest.raises(UserError, match=message):
-    tasks.read(CONTENT | change, {}, path=FILE)
+    known.read(CONTENT | change, {}, path=FILE)

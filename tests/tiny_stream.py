@@ -16,6 +16,7 @@ def get_config(variant="", names="ab"):
     config["evaluation"]["evals"] = dict(denoising=dict(name="denoising.BitsPerByte", mixture="causal_lm", max_rows=8))
     config["data"]["text"]["mixture"] = "causal_lm"
   else:
+    config["objective"]["encoder"]["depth"] = 1
     config["evaluation"]["evals"] = dict(knn=dict(name="knn.KNN", k=5))
   rate = dict(name="infinite", peak=2e-3, constant=1e-3, minimum=1e-4, warmup_steps=2, cooldown_steps=2)
   config["optimizer"] = dict(name="adamw", learning_rate=rate)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,10 @@ from ssljax.errors import UserError, nearest
 
 
 def run(options: argparse.Namespace) -> int:
-  """Returns the exit code of `ssljax eval`; the numbers go to eval/STEP.json and to the terminal."""
+  """Returns the exit code of `ssljax eval`; the numbers go to eval/STEP.json and to the terminal.
+
+  Of a stream every task is measured.
+  """
   folder, step = workdirs.split_step(options.workdir, "--workdir")
   section = _chosen(workdirs.read_config(folder).get("evaluation"), options.evals)
   other = workdirs.split_step(options.merge, "--merge") if options.merge else None
@@ -21,22 +25,38 @@ def run(options: argparse.Namespace) -> int:
   import jax
 
   from ssljax.commands import final
-  from ssljax.evaluators.class_incremental import merge
 
   assembled, step, state = _restored(folder, step, section, "--workdir")
+  earlier = _restored(*other, section, "--merge") if other else None
   with jax.set_mesh(assembled.mesh):
-    measure = final.measure_of(assembled)
-    if other is None:
-      scores = _scores(measure, state)
-    else:
-      features = _features(measure, state)
-      before, _, earlier = _restored(*other, {**section, **_source(assembled)}, "--merge")
-      merged = merge(_features(final.measure_of(before), earlier), features)
-      scores = {f"trained/{key}": value for key, value in measure.scores(merged).items()}
-  name = f"{step}.json" if other is None else f"{step}_merged.json"
-  workdirs.write_json(folder / "eval" / name, scores)
-  final.show(scores)
+    found = {}
+    for name, part in zip(_names(assembled), assembled.tasks(), strict=True):
+      scores = _merged(part, state, earlier) if earlier else _scores(final.measure_of(part), state)
+      found |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
+      if name:
+        print(f"on {name}:")
+      final.show(scores)
+  workdirs.write_json(folder / "eval" / (f"{step}_merged.json" if other else f"{step}.json"), found)
   return 0
+
+
+def _names(assembled: Any) -> list[str]:
+  """Returns the names of the tasks; of a run without a stream an empty one."""
+  return [task.name for task in assembled.job.stream] or [""]
+
+
+def _merged(part: Any, state: Any, earlier: tuple[Any, int, Any]) -> dict[str, float]:
+  """Returns flat scores of the features of an earlier state and of this one, side by side, on one task's pictures."""
+  from ssljax.commands import final
+  from ssljax.evaluators.class_incremental import merge
+
+  job = part.job
+  section = dataclasses.replace(job.evaluation, source=job.evaluation.source or job.data.source)
+  before = earlier[0].tasks()[0]
+  before = dataclasses.replace(before, job=dataclasses.replace(before.job, evaluation=section))
+  measure = final.measure_of(part)
+  merged = merge(_features(final.measure_of(before), earlier[2]), _features(measure, state))
+  return {f"trained/{key}": value for key, value in measure.scores(merged).items()}
 
 
 def _restored(folder: pathlib.Path, step: int | None, section: Mapping[str, Any], flag: str) -> tuple[Any, int, Any]:
@@ -58,11 +78,6 @@ def _restored(folder: pathlib.Path, step: int | None, section: Mapping[str, Any]
   if found is None:
     raise UserError(f"{flag}: no checkpoint in {folder}")
   return assembled, *found
-
-
-def _source(assembled: Any) -> dict[str, Any]:
-  """Returns what another run's evaluation has to read to see the same pictures."""
-  return {"source": assembled.job.evaluation.source or assembled.job.data.source}
 
 
 def _features(measure: Any, state: Any) -> Any:

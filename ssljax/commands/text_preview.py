@@ -7,7 +7,7 @@ from rich.text import Text as Line
 from ssljax.data.corpus import Corpus
 from ssljax.data.mixture import Denoiser
 from ssljax.data.plan import Examples
-from ssljax.data.rows import corrupt
+from ssljax.data.rows import layout
 from ssljax.data.vocabulary import Vocabulary
 
 _STYLES = {"text": "", "sentinel": "bold red", "mode": "bold blue", "special": "dim"}
@@ -26,7 +26,7 @@ def show(corpus: Corpus, *, seed: int, console: Console | None = None) -> None:
     mine = examples.take(examples.denoiser == number)
     console.rule(Line(f"{denoiser}  {_rates(denoiser, mine)}"), align="left")
     if len(mine.length):
-      _example(console, corpus, mine.take(_typical(mine)), denoiser)
+      _example(console, corpus, mine.take(_typical(mine)))
   console.print(_padding(corpus, seed))
 
 
@@ -45,18 +45,25 @@ def _rates(denoiser: Denoiser, examples: Examples) -> str:
   return f"{rate}, span {hidden / max(int(examples.spans.sum()), 1):.2f} (asked {denoiser.mean_span:g})"
 
 
-def _example(console: Console, corpus: Corpus, example: Examples, denoiser: Denoiser) -> None:
+def _example(console: Console, corpus: Corpus, example: Examples) -> None:
   vocabulary, store = corpus.vocabulary, corpus.tokens.tokens
-  inputs, _, targets, _ = corrupt(store, example, vocabulary)
+  inputs, targets = _read_and_written(corpus, example)
   begin, length = int(example.begin[0]), int(example.length[0])
-  mode = corpus.mixture.mode(denoiser)
-  rows = {
-    "original": store[begin : begin + length],
-    "input": inputs if mode is None else np.append(vocabulary.mode(mode), inputs),
-    "target": targets,
-  }
+  rows = {"original": store[begin : begin + length], "input": inputs, "target": targets}
   for name, ids in rows.items():
     console.print(Line(f"{name:>8}  ", style="bold").append_text(_spelt(vocabulary, ids)), soft_wrap=False)
+
+
+def _read_and_written(corpus: Corpus, example: Examples) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the ids a model reads of one example and those it has to write, as a batch has them."""
+  arrays = layout(corpus.tokens.tokens, example, np.array([1]), mixture=corpus.mixture, vocabulary=corpus.vocabulary)
+  row = {key: value[0] for key, value in arrays.items()}
+  real = row["target_segments"] > 0
+  targets = row["targets"][real]
+  if "inputs" in row:
+    return row["inputs"][row["input_segments"] > 0], targets
+  prefix = row["prefix"][real] > 0
+  return targets[prefix], targets[~prefix]
 
 
 def _spelt(vocabulary: Vocabulary, ids: np.ndarray) -> Line:

@@ -27,7 +27,7 @@ def corpus(layout="encoder_decoder"):
   ids = tokenizer.encode(TEXTS)
   store = types.SimpleNamespace(tokens=np.concatenate(ids), offsets=np.append(0, np.cumsum([len(i) for i in ids])))
   documents = type("Given", (), {"read": lambda self, row: TEXTS[row], "__len__": lambda self: len(TEXTS)})()
-  return Corpus(text, documents, store, Vocabulary(tokenizer, mixture.mode_names, mixture.sentinels), mixture)
+  return Corpus(text, documents, store, Vocabulary(tokenizer, mixture.mode_names, mixture.sentinels), mixture, ("", ""))
 
 
 def probe(layout="encoder_decoder", *, score=None, write=None):

@@ -228,9 +228,11 @@ def test_parts_are_loaded_made_anew_or_frozen_and_the_step_begins_again(trunk, t
   assert "does not fit: params/decoder" in line and "expected float32" in line and "more" in line
 
 
-def test_another_run_goes_on_with_other_data_from_their_beginning(trunk, data, tmp_path):
+def test_another_run_goes_on_with_other_data_from_their_beginning(trunk, data, tmp_path, capsys):
   other = [f"--from={trunk}@12", f"--config.data.source=npz:{data}/b.npz", f"--workdir={tmp_path}/on"]
   for _ in range(2):  # the second time it has nothing to do, and the config is the same
     assert main(["train", CONFIG, "--config.steps=14", *other]) == 0
   assert [line["step"] for line in lines(tmp_path / "on")] == [13, 14]
+  line = refused(capsys, "train", CONFIG, f"--workdir={tmp_path}/short", f"--from={trunk}@12", "--config.steps=12")
+  assert "steps: found 12, expected more than the 12 of the run that goes on" in line
   assert json.loads((tmp_path / "on" / "config.json").read_text())["data"]["begin"] == 12

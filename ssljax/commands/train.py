@@ -162,7 +162,9 @@ def _check_same(folder: pathlib.Path, config: Mapping[str, Any], *, allow: bool)
     return
   before = workdirs.read_config(folder)
   tasks = before.get("stream") or []
-  if tasks and list(config["stream"][: len(tasks)]) == list(tasks):  # tasks that arrived since are no difference
+  if tasks and list(config.get("stream") or [])[: len(tasks)] == list(
+    tasks
+  ):  # tasks that arrived since are no difference
     before = {**before, "stream": config["stream"]}
   different = [line for line in differences(before, config) if not line.startswith(SCHEDULE)]
   if different:

@@ -42,7 +42,7 @@ def start(
     say: prints a line.
 
   Raises:
-    UserError: a checkpoint of another shape, or none where one was asked for.
+    UserError: a checkpoint of another shape, none where one was asked for, or no step left after that of `origin`.
   """
   with contextlib.closing(_checkpoints(run, workdir)) as store:
     resumed = store.restore_latest(run.like, warn=say)
@@ -50,7 +50,13 @@ def start(
       say(f"resuming at step {resumed[0]}")
       store.set_aside_after(resumed[0])
       return resumed[1]
-  return _continue(run, origin, say) if origin else state_lib.create(run.init, run.like, run.job.seed)
+  if origin is None:
+    return state_lib.create(run.init, run.like, run.job.seed)
+  state = _continue(run, origin, say)
+  if int(state.step) >= run.job.steps:
+    found = f"steps: found {run.job.steps}, expected more than the {int(state.step)} of the run that goes on"
+    raise UserError(f"{found} (or init_step=restart)")
+  return state
 
 
 def train(

@@ -29,7 +29,7 @@ def ground(tmp_path_factory):
   return folder
 
 
-def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder", options=()):
+def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder", options=(), quick="0"):
   command = [
     sys.executable,
     "-m",
@@ -42,6 +42,7 @@ def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_co
   path = os.pathsep.join([str(HERE.parent), str(HERE)])
   own = {"PYTHONPATH": path, "SSLJAX_TEST_DATA": str(ground), "JAX_COMPILATION_CACHE_DIR": str(ground / "cache")}
   own["SSLJAX_CACHE"] = str(ground / "ssljax")
+  own["JAX_DISABLE_MOST_OPTIMIZATIONS"] = quick
   environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
   with open(f"{workdir}.log", "a") as log:
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -128,7 +129,7 @@ def test_sigterm_saves_and_asks_to_be_started_again(ground, straight):
 
 
 def test_one_and_eight_devices(ground):
-  one, eight = (curve(finish(ground, ground / f"devices{n}", devices=n, steps=10)) for n in (1, 8))
+  one, eight = (curve(finish(ground, ground / f"devices{n}", devices=n, steps=10, quick="1")) for n in (1, 8))
   for a, b in zip(one, eight, strict=True):
     exact = [key for key in a if key.startswith("record/index")]
     assert [a[key] for key in exact] == [b[key] for key in exact]

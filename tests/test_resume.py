@@ -29,7 +29,9 @@ def ground(tmp_path_factory):
   return folder
 
 
-def start(ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder", options=(), quick="0"):
+def start(
+  ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder", options=(), quick="0"
+):
   command = [
     sys.executable,
     "-m",

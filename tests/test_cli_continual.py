@@ -10,7 +10,9 @@ import pytest
 
 from ssljax import build, runtime
 from ssljax.cli import main
+from ssljax.commands import train
 from ssljax.commands.anneal import branch
+from ssljax.errors import UserError
 
 HERE = pathlib.Path(__file__).parent
 CONFIG, STREAM = f"--config={HERE}/tiny_config.py:plain", f"--config={HERE}/tiny_stream.py"
@@ -111,6 +113,9 @@ def test_a_changed_stream_is_refused(stream, data, tmp_path, capsys):
   assert "stream[0].steps: found 0" in refused(capsys, *new, tasks(steps=0))
   assert "data.source: found one, expected none" in refused(capsys, *new, "--config.data.source=npz:x.npz")
   assert "steps: found 5, expected none or 12" in refused(capsys, *new, "--config.steps=5")
+  assert "continual.anneal_steps: found a branch" in refused(
+    capsys, *new, "--config.continual.order=joint", "--config.continual.anneal_steps=2"
+  )
   assert "replay: found a section" in refused(
     capsys, *new, "--config.continual.order=joint", "--config.continual.replay.share=0.5"
   )
@@ -174,6 +179,16 @@ def test_a_branch_of_another_phase_falls_from_its_value(trunk):
   found = branch(config, step=5, steps=4, phases="any")["optimizer"]["learning_rate"]
   rate = build.build(found, "schedules", where="")
   assert [float(rate(step)) for step in (5, 9)] == pytest.approx([2e-3, 1e-4])  # the peak is reached at step 5
+
+
+def test_joint_tasks_have_no_branch_and_cannot_grow(trunk, tmp_path, capsys):
+  tasks = [dict(name=name, source=f"npz:{name}.npz", steps=6) for name in "ab"]
+  config = json.loads((trunk / "config.json").read_text()) | {"stream": tasks, "continual": {"order": "joint"}}
+  with pytest.raises(UserError, match=r"continual\.order: found joint"):
+    branch(config, step=12, steps=2)
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  with pytest.raises(UserError, match="a run of another config: stream"):
+    train._check_same(tmp_path, config | {"stream": [*tasks, tasks[0] | {"name": "c"}]}, allow=False)
 
 
 def test_anneal_refuses(trunk, tmp_path, capsys):

@@ -23,7 +23,8 @@ def run(options: argparse.Namespace) -> int:
     raise UserError(f"--out: found {out}, the run itself, expected another folder")
   runtime.start(cpu_devices=options.cpu_devices)
   if step is None and (out / "config.json").is_file():  # the trunk may have gone on since this branch began
-    step = workdirs.read_config(out)["optimizer"]["learning_rate"]["anneal_start"]
+    rate = workdirs.read_config(out)["optimizer"]["learning_rate"]
+    step = rate.get("anneal_start") if isinstance(rate, Mapping) else None
   step = _newest(trunk) if step is None else step
   return train.execute(
     branch(config, step=step, steps=options.steps, phases=options.phases),
@@ -48,8 +49,8 @@ def branch(
     phases: where a branch may begin; from another phase than the constant one it falls from that step's value.
 
   Raises:
-    UserError: no steps, a schedule without an anneal, one that already has one, or a step outside of its constant
-      phase.
+    UserError: no steps, a schedule without an anneal, one that already has one, a step outside of its constant phase,
+      or joint tasks.
   """
   from ssljax import build
 
@@ -75,6 +76,8 @@ def branch(
   config = {**config, "optimizer": {**section, "learning_rate": rate}, "steps": step + steps}
   if not config.get("stream"):
     return config
+  if config.get("continual", {}).get("order") == "joint":
+    raise UserError("continual.order: found joint, expected sequential: a branch stays with the task it ends")
   continual = {key: value for key, value in config.get("continual", {}).items() if key != "anneal_steps"}
   return {**config, "stream": _until(config, step, steps), "continual": continual}
 

@@ -162,9 +162,8 @@ def _check_same(folder: pathlib.Path, config: Mapping[str, Any], *, allow: bool)
     return
   before = workdirs.read_config(folder)
   tasks = before.get("stream") or []
-  if tasks and list(config.get("stream") or [])[: len(tasks)] == list(
-    tasks
-  ):  # tasks that arrived since are no difference
+  now, joint = list(config.get("stream") or []), (config.get("continual") or {}).get("order") == "joint"
+  if tasks and not joint and now[: len(tasks)] == list(tasks):  # tasks that arrived since change nothing before them
     before = {**before, "stream": config["stream"]}
   different = [line for line in differences(before, config) if not line.startswith(SCHEDULE)]
   if different:

@@ -78,6 +78,10 @@ class Continual:
   replay: Replay | None = None
   anneal_steps: int | None = None
 
+  def __post_init__(self):
+    if self.order == "joint" and self.anneal_steps:
+      raise UserError("continual.anneal_steps: found a branch, expected none where continual.order is joint")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:

@@ -1,6 +1,6 @@
 """Span corruption and packing on one core: ssljax against what one would write with grain, side by side in one run.
 
-    pip install -e ".[dev]" && python benchmarks/denoising.py [--rounds=7]
+    pip install -e ".[dev]" && python benchmarks/denoising.py [--rounds=7] [--batch=128]
 
 Corruption: 568 tokens to 512 + 114, 15 % hidden, spans of 3, batches of 128 (T5's), both in a grain pipeline. The
 other side takes the steps of Hugging Face's T5 collator (FlaxDataCollatorForT5MLM) for one example at a time, then
@@ -17,7 +17,7 @@ import types
 
 import numpy as np
 
-TOKENS, INPUTS, TARGETS, BATCH, ROW = 568, 512, 114, 128, 512
+TOKENS, INPUTS, TARGETS, ROW = 568, 512, 114, 512
 
 
 def hugging_face_style(example, generator):
@@ -69,13 +69,13 @@ def stream(documents, mixture, layout, lengths, batch):
   return TextStream(tokens=store, mixture=mixed, vocabulary=vocabulary, seed=0, batch_size=batch)
 
 
-def corruption(batches):
-  """Returns {name: function that prepares `batches` batches}."""
+def corruption(batches, batch):
+  """Returns {name: function that prepares `batches` batches of `batch` rows}."""
   import grain
 
   examples = np.random.default_rng(0).integers(3, 259, (2048, TOKENS)).astype(np.uint16)
-  each = grain.MapDataset.source(examples).seed(0).repeat().random_map(hugging_face_style).batch(BATCH)
-  ours = stream(list(examples), "span_corruption", "encoder_decoder", (INPUTS, TARGETS), BATCH)
+  each = grain.MapDataset.source(examples).seed(0).repeat().random_map(hugging_face_style).batch(batch)
+  ours = stream(list(examples), "span_corruption", "encoder_decoder", (INPUTS, TARGETS), batch)
   ours.plan(0)
 
   def per_example():
@@ -88,10 +88,10 @@ def corruption(batches):
       next(iterator)
     iterator.close()
 
-  return {"HF-style collator in grain": per_example, "ssljax in grain": vectorised}, batches * BATCH * TOKENS
+  return {"HF-style collator in grain": per_example, "ssljax in grain": vectorised}, batches * batch * TOKENS
 
 
-def packing():
+def packing(batch):
   """Returns {name: function that packs all documents}."""
   import grain
 
@@ -109,10 +109,10 @@ def packing():
     fill["grain FirstFitPack"] = lengths.sum() / rows / ROW
 
   def ours():
-    made = stream(documents, "causal_lm", "decoder_only", (ROW, 0), BATCH)  # a new one: its plan is part of the time
+    made = stream(documents, "causal_lm", "decoder_only", (ROW, 0), batch)  # a new one: its plan is part of the time
     plan = made.plan(0)
-    for begin in range(0, plan.rows, BATCH):
-      made.rows(np.arange(begin, min(begin + BATCH, plan.rows)))
+    for begin in range(0, plan.rows, batch):
+      made.rows(np.arange(begin, min(begin + batch, plan.rows)))
     e = plan.examples
     fill["ssljax"] = int(sum(map(np.sum, made.mixture.sizes(e.length, e.visible, e.spans)))) / plan.rows / ROW
 
@@ -162,11 +162,12 @@ def measure(calls, rounds, tokens):
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--rounds", type=int, default=7)
+  parser.add_argument("--batch", type=int, default=128, help="rows (default 128, T5's)")
   options = parser.parse_args()
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  calls, tokens = corruption(batches=30)
+  calls, tokens = corruption(30, options.batch)
   measure(calls, options.rounds, tokens)
-  calls, tokens, fill = packing()
+  calls, tokens, fill = packing(options.batch)
   measure(calls, max(options.rounds // 2, 1), tokens)
   print("fill", {name: f"{share:.2%}" for name, share in fill.items()})
   padding()

@@ -42,16 +42,20 @@ def environment(data, monkeypatch):
   monkeypatch.syspath_prepend(str(HERE))
 
 
-@pytest.fixture(scope="module")
-def stream(data, tmp_path_factory):
-  """A finished stream of two tasks, each measured on an annealed branch."""
-  workdir = tmp_path_factory.mktemp("runs") / "stream"
+def finished(data, folder, *arguments):
+  """A finished run in a folder of its own; a module's fixtures are made before `environment` is."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(runtime, "start", lambda **_: None)
     patch.setenv("SSLJAX_TEST_DATA", str(data))
     patch.syspath_prepend(str(HERE))
-    assert main(["train", STREAM, f"--workdir={workdir}", "--config.continual.anneal_steps=2"]) == 0
-  return workdir
+    assert main(["train", *arguments, f"--workdir={folder}"]) == 0
+  return folder
+
+
+@pytest.fixture(scope="module")
+def stream(data, tmp_path_factory):
+  """A finished stream of two tasks, each measured on an annealed branch."""
+  return finished(data, tmp_path_factory.mktemp("runs") / "stream", STREAM, "--config.continual.anneal_steps=2")
 
 
 def lines(workdir):
@@ -133,12 +137,7 @@ def test_causal_text_in_a_stream_with_replay(tmp_path):
 @pytest.fixture(scope="module")
 def trunk(data, tmp_path_factory):
   """A run of twelve steps, the last two on the constant phase."""
-  workdir = tmp_path_factory.mktemp("runs") / "trunk"
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(runtime, "start", lambda **_: None)
-    patch.setenv("SSLJAX_TEST_DATA", str(data))
-    assert main(["train", CONFIG, f"--workdir={workdir}", "--config.steps=12"]) == 0
-  return workdir
+  return finished(data, tmp_path_factory.mktemp("runs") / "trunk", CONFIG, "--config.steps=12")
 
 
 def test_features_beside_those_of_an_earlier_step(stream, capsys):

@@ -6,8 +6,8 @@ What is known after each task is measured on all three; three ways to run the le
   ssljax train --config=configs/continual_mae.py:repeated_cosine --workdir=runs/continual_mae/repeated_cosine
   ssljax train --config=configs/continual_mae.py:constant --workdir=runs/continual_mae/constant
 
-Tasks:     digits (10 classes), emoji (9), photos (60); pictures of 32 pixels, 200 steps each. infinite trains its
-           trunk for 160 steps a task and anneals a side branch for 40, which is what is measured; the trunk goes on
+Tasks:     digits (10 classes), emoji (9), photos (60); pictures of 32 pixels, 500 steps each. infinite trains its
+           trunk for 400 steps a task and anneals a side branch for 100, which is what is measured; the trunk goes on
            from before the anneal. repeated_cosine warms up and decays anew in each task.
 Hardware:  2 CPU cores.
 Numbers:   not yet measured.
@@ -15,12 +15,12 @@ Numbers:   not yet measured.
 
 import ml_collections
 
-STEPS, ANNEAL = 200, 40
-PEAK, CONSTANT, MINIMUM = 1.5e-3, 7.5e-4, 7.5e-5
+STEPS, ANNEAL = 500, 100
+PEAK, CONSTANT, MINIMUM = 3e-3, 1.5e-3, 1.5e-4
 RATES = {
-  "infinite": dict(name="infinite", peak=PEAK, constant=CONSTANT, minimum=MINIMUM, warmup_steps=10, cooldown_steps=90),
-  "repeated_cosine": dict(name="repeated_cosine", peak=PEAK, cycle_steps=STEPS, warmup_steps=10, end=MINIMUM),
-  "constant": dict(name="wsd", peak=CONSTANT, warmup_steps=10),
+  "infinite": dict(name="infinite", peak=PEAK, constant=CONSTANT, minimum=MINIMUM, warmup_steps=20, cooldown_steps=200),
+  "repeated_cosine": dict(name="repeated_cosine", peak=PEAK, cycle_steps=STEPS, warmup_steps=20, end=MINIMUM),
+  "constant": dict(name="wsd", peak=CONSTANT, warmup_steps=20),
 }
 
 

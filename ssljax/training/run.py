@@ -91,8 +91,9 @@ def assemble(config: Mapping[str, Any]) -> Run:
   _check_vocabulary(objective, source)
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
-  abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
-  like = state_lib.shardings(mesh, abstract, job.sharding)
+  with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here
+    abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
+  like = state_lib.shardings(mesh, abstract, job.sharding, fsdp_min_size=job.fsdp_min_size)
   return Run(
     config=config,
     job=job,

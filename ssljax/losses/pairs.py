@@ -24,6 +24,13 @@ Pairs = Literal["dense", "gather", "ring"]
 NAMES = get_args(Pairs)
 CHUNK = 1024  # columns of a block: with as many rows, logits of 4 MB
 Step = Callable[[PyTree, PyTree, PyTree, Array], tuple[PyTree, PyTree]]
+Start = Callable[[PyTree], PyTree]
+
+
+def no_luggage(columns: PyTree) -> tuple:
+  """Returns (): nothing is collected for the columns."""
+  del columns
+  return ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,9 +66,7 @@ class Way(abc.ABC):
     return self.number() * count + jnp.arange(count)
 
   @abc.abstractmethod
-  def walk(
-    self, step: Step, carry: PyTree, columns: PyTree, start: Callable[[PyTree], PyTree] = lambda columns: ()
-  ) -> tuple[PyTree, PyTree]:
+  def walk(self, step: Step, carry: PyTree, columns: PyTree, start: Start = no_luggage) -> tuple[PyTree, PyTree]:
     """Returns what the rows and the columns have collected after every row of this device met every column.
 
     Args:
@@ -85,27 +90,32 @@ class Whole(Way):
 
   cuts_columns = False
 
-  def walk(self, step, carry, columns, start=lambda columns: ()):  # noqa: D102
+  def walk(self, step: Step, carry: PyTree, columns: PyTree, start: Start = no_luggage) -> tuple[PyTree, PyTree]:
+    """Returns what rows and columns have collected; the luggage holds what came from the rows of this device alone."""
     luggage = start(columns)
     if self.axes:
       luggage = jax.lax.pcast(luggage, self.axes, to="varying")
     return _in_chunks(self.chunk, step, carry, columns, luggage, first=0)
 
-  def join_sums(self, luggage):  # noqa: D102
+  def join_sums(self, luggage: Array) -> Array:
+    """Returns the sum over the devices, on all of them."""
     return jax.lax.psum(luggage, self.axes) if self.axes else luggage
 
 
 class Gather(Way):
   """Each device fetches all columns at once: memory for them, one collective."""
 
-  def walk(self, step, carry, columns, start=lambda columns: ()):  # noqa: D102
+  def walk(self, step: Step, carry: PyTree, columns: PyTree, start: Start = no_luggage) -> tuple[PyTree, PyTree]:
+    """Returns the same, and the luggage of all columns, with what came from the rows of this device alone."""
     columns = jax.lax.all_gather(columns, self.axes, tiled=True)
     return _in_chunks(self.chunk, step, carry, columns, start(columns), first=0)
 
-  def join_sums(self, luggage):  # noqa: D102
+  def join_sums(self, luggage: Array) -> Array:
+    """Returns the rows of this device of the sum over the devices."""
     return jax.lax.psum_scatter(luggage, self.axes, tiled=True)
 
-  def join_logs(self, luggage):  # noqa: D102
+  def join_logs(self, luggage: Array) -> Array:
+    """Returns the rows of this device of the logarithm of the summed exponentials."""
     top = jax.lax.pmax(luggage, self.axes)
     count = len(luggage) // self.devices
     own = jax.lax.dynamic_slice_in_dim(top, self.number() * count, count)
@@ -115,14 +125,15 @@ class Gather(Way):
 class Ring(Way):
   """The columns of each device travel round all of them, with their luggage, and come home."""
 
-  def walk(self, step, carry, columns, start=lambda columns: ()):  # noqa: D102
+  def walk(self, step: Step, carry: PyTree, columns: PyTree, start: Start = no_luggage) -> tuple[PyTree, PyTree]:
+    """Returns the same, and the luggage of this device's columns, complete."""
     here, count = self.number(), _count(columns)
 
-    def visit(turn, carry, columns, luggage):
+    def visit(turn: Array | int, carry: PyTree, columns: PyTree, luggage: PyTree) -> tuple[PyTree, PyTree]:
       owner = (here - turn) % self.devices
       return _in_chunks(self.chunk, step, carry, columns, luggage, first=owner * count)
 
-    def turn_round(turn, state):
+    def turn_round(turn: Array, state: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree, PyTree]:
       carry, columns, luggage = state
       coming = self._send(columns)  # does not wait for this turn's products
       carry, luggage = visit(turn, carry, columns, luggage)

@@ -224,6 +224,30 @@ def test_ways():
     assert choose("ring", chunk=7, rows=7, columns=13) == Whole(chunk=7)
 
 
+@pytest.mark.parametrize("pairs", ["gather", "ring"])
+@pytest.mark.parametrize("mesh", ["none", "2x2x2"])
+def test_every_row_meets_every_column_once_and_knows_its_number(pairs, mesh):
+  names = 100 + np.arange(24.0, dtype=np.float32)  # of the columns
+
+  def meet(names):
+    way = choose(pairs, chunk=4, rows=8, columns=24)
+
+    def body(rows, columns):
+      def step(met, names, luggage, places):
+        known = names - 100 == places
+        return met + jnp.sum(jnp.where(known, names, jnp.nan)) + 0 * rows, luggage + jnp.sum(rows)
+
+      met, luggage = way.walk(step, jnp.zeros_like(rows), columns, jnp.zeros_like)
+      return met, way.join_sums(luggage)
+
+    return way.run(body, jnp.arange(8.0), names)
+
+  with on(mesh):
+    met, luggage = jax.jit(meet)(names)
+  np.testing.assert_array_equal(met, np.full(8, names.sum()))
+  np.testing.assert_array_equal(luggage, np.full(24, 28.0))
+
+
 @pytest.mark.parametrize(
   ("keywords", "message"),
   [

@@ -216,7 +216,7 @@ def test_one_example_has_no_negatives():
 def test_ways():
   with on("2x2x2"):
     way = choose("ring", chunk=7, rows=8, columns=12)
-    assert way == Ring(chunk=7, axes=("data", "fsdp"), devices=4)
+    assert way == Ring(chunk=7, axes=sharding.BATCH[0], devices=4) and "tensor" not in way.axes
     assert isinstance(choose("gather", chunk=7, rows=8, columns=12), Gather)
     assert isinstance(choose("gather", chunk=7, rows=8, columns=13, gather=Whole), Whole)
   assert choose("ring", chunk=7, rows=7, columns=13) == Whole(chunk=7)

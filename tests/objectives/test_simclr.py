@@ -93,7 +93,9 @@ def test_the_way_of_the_pairs_changes_nothing(tiny):
   expected, expected_gradients = run("dense", params, batch)
   with jax.set_mesh(sharding.make_mesh()):
     placed = jax.device_put(batch, sharding.batch_sharding(jax.sharding.get_mesh()))
-    out, gradients = run("ring", params, placed)
+    spread = run.lower("ring", params, placed).compile()
+    out, gradients = spread(params, placed)
+  assert "collective-permute" in spread.as_text()
   assert objective.pairs == "dense" and 0 < float(expected.metrics["contrastive/accuracy"]) < 1
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   jax.tree.map(close, (out, gradients), (expected, expected_gradients))

@@ -71,7 +71,9 @@ def adamw(
   """
   rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
   common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
-  return common.optimizer(optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=moment_dtype), common.decay(), common.step())
+  return common.optimizer(
+    optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=moment_dtype), common.decay(), common.step()
+  )
 
 
 def sgd(

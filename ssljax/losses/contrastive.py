@@ -60,7 +60,7 @@ def nt_xent_and_accuracy(
 ) -> tuple[Array, Array]:
   """Returns `nt_xent` f32[] and the share f32[] of the 2B anchors whose partner is found, from one pass over the pairs.
 
-  A partner is found where its logit is at least that of any row of another example.
+  A partner is found where its logit is above that of every row of another example: a collapsed network finds none.
   """
   positives = jnp.sum(l2_normalize(a) * l2_normalize(b), axis=-1) / temperature
   if pairs == "dense":
@@ -68,13 +68,13 @@ def nt_xent_and_accuracy(
     loss = jnp.mean(jax.nn.logsumexp(logits, axis=-1)) - jnp.mean(positives)
     example = jnp.arange(len(logits)) // 2
     top = jnp.max(jnp.where(example[:, None] == example, -jnp.inf, logits), axis=-1)
-    return loss, jnp.mean(_interleave(positives, positives) >= top)
+    return loss, jnp.mean(_interleave(positives, positives) > top)
   way = choose(pairs, chunk=chunk, rows=len(a), columns=len(b))
   z = l2_normalize(_interleave(a, b)) * jax.lax.rsqrt(jnp.asarray(temperature, jnp.float32))
   others, top = others_logsumexp(way, z)
   positives = _interleave(positives, positives)
   # log(exp(p) + exp(others)) - p, without taking p from a number close to it
-  return jnp.mean(jax.nn.softplus(others - positives)), jnp.mean(positives >= top)
+  return jnp.mean(jax.nn.softplus(others - positives)), jnp.mean(positives > top)
 
 
 def nt_xent_logits(a: Array, b: Array, *, temperature: float | Array) -> Array:

@@ -59,5 +59,5 @@ def slow_accuracy(a, b):
   for i in range(len(a)):
     others = [z for k in range(len(a)) if k != i for z in (a[k], b[k])]
     for anchor, partner in ((a[i], b[i]), (b[i], a[i])):
-      found += all(np.dot(anchor, partner) >= np.dot(anchor, z) for z in others)
+      found += all(np.dot(anchor, partner) > np.dot(anchor, z) for z in others)
   return found / (2 * len(a))

@@ -111,7 +111,7 @@ def parameters(folder):
     held = reader.metadata(folder).item_metadata.tree
     numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), held)
     state = reader.restore(folder, restore_args=numpy)
-  return {name: leaf for name, leaf in tree.named_leaves(state["params"])}
+  return dict(tree.named_leaves(state["params"]))
 
 
 def command(ground, port, index, *, steps):

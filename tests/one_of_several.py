@@ -14,7 +14,7 @@ from ssljax.commands.configs import load_config
 HERE = pathlib.Path(__file__).parent
 CONFIGS = {"mae": "tiny_config.py:recorder", "simclr": "tiny_config.py:simclr", "ul2": "tiny_text_config.py:bare"}
 # Adam would make rounding as large as a step where a gradient is zero but for rounding (the bias of keys).
-OPTIMIZER = "{'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9, 'ema': 0.9}"
+OPTIMIZER = "{'name': 'sgd', 'learning_rate': 0.002, 'momentum': 0.9, 'ema': 0.9}"
 ALLOW = argparse.Namespace(allow_config_change=False, allow_schedule_change=False)
 
 

@@ -15,6 +15,8 @@ from ssljax.commands import workdir as workdirs
 from ssljax.commands.configs import load_config
 from ssljax.errors import UserError
 
+_UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
 
 def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax preflight`: 0 where nothing stands in the way, else 2; all checks are made."""
@@ -34,9 +36,9 @@ def _checks(config: dict[str, Any], options: argparse.Namespace) -> Iterator[tup
   folder = pathlib.Path(options.workdir)
   found: list[Any] = []
   yield "config", lambda: _config(config, found)
+  yield "workdir", lambda: _folder(folder, found)
   if found:
     yield "data", lambda: _data(found[0])
-    yield "workdir", lambda: _folder(folder, found[0])
     yield "resume", lambda: _resume(folder, found[0])
   if options.topology:
     yield "plan", lambda: _plan(options)
@@ -48,7 +50,7 @@ def _config(config: dict[str, Any], found: list[Any]) -> str:
   from ssljax.training import run as runs
 
   found.append(runs.assemble({**config, "mesh": {}}))
-  return f"{tree.size(found[0].like.params):,} parameters, {_state_bytes(found[0]) / 1e9:.2f} GB of state"
+  return f"{tree.size(found[0].like.params):,} parameters, {_spell(_state_bytes(found[0]))} of state"
 
 
 def _data(assembled: Any) -> str:
@@ -64,14 +66,16 @@ def _data(assembled: Any) -> str:
   )
 
 
-def _folder(folder: pathlib.Path, assembled: Any) -> str:
+def _folder(folder: pathlib.Path, found: list[Any]) -> str:
   workdirs.prepare(str(folder))
-  size, kept = _state_bytes(assembled), assembled.job.checkpoint.keep + 1
   free = shutil.disk_usage(folder).free
+  if not found:
+    return f"{folder} can be written, {_spell(free)} free"
+  size, kept = _state_bytes(found[0]), found[0].job.checkpoint.keep + 1
   if free < kept * size:
-    need = f"{kept * size / 1e9:.1f} for {kept} checkpoints"
-    raise UserError(f"--workdir: {folder} has {free / 1e9:.1f} GB free, expected {need}")
-  return f"{folder} can be written, {free / 1e9:,.0f} GB free for {kept} checkpoints of {size / 1e9:.2f} GB"
+    need = f"{_spell(kept * size)} for {kept} checkpoints"
+    raise UserError(f"--workdir: {folder} has {_spell(free)} free, expected {need}")
+  return f"{folder} can be written, {_spell(free)} free for {kept} checkpoints of {_spell(size)}"
 
 
 def _resume(folder: pathlib.Path, assembled: Any) -> str:
@@ -80,7 +84,7 @@ def _resume(folder: pathlib.Path, assembled: Any) -> str:
 
   if not (folder / "config.json").is_file():
     return "a new run, from step 0"
-  check_same(folder, {**assembled.config, "mesh": workdirs.read_config(folder).get("mesh", {})}, allow=False)
+  check_same(folder, assembled.config, allow=False)
   store = Checkpoints(folder / "checkpoints")
   steps = store.steps()
   store.close()
@@ -95,13 +99,17 @@ def _plan(options: argparse.Namespace) -> str:
   if found.returncode:
     raise UserError((found.stderr.strip().splitlines() or ["plan failed"])[-1].removeprefix("error: "))
   plan = json.loads(found.stdout)
-  text = (
-    f"{plan['topology']}: {plan['peak_bytes'] / 2**30:.2f} of {plan['hbm_bytes'] / 2**30:.2f} GiB a chip, "
-    f"at best {plan['roofline_seconds']:.3f} s a step ({plan['bound']})"
-  )
+  text = f"{plan['topology']}: {plan['needed_bytes'] / 2**30:.2f} of {plan['hbm_bytes'] / 2**30:.2f} GiB a chip"
   if not plan["fits"]:
     raise UserError(f"does not fit {text}")
-  return f"fits {text}"
+  bound = f", at best {plan['roofline_seconds']:.3f} s a step ({plan['bound']})" if plan["bound"] else ""
+  return f"fits {text}{bound}"
+
+
+def _spell(size: int) -> str:
+  """Returns bytes as a person reads them: "4.9 GB"."""
+  unit = max((unit for unit in ("kB", "MB", "GB", "TB") if size >= _UNITS[unit]), key=_UNITS.get, default="kB")
+  return f"{size / _UNITS[unit]:.1f} {unit}"
 
 
 def _state_bytes(assembled: Any) -> int:

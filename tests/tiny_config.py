@@ -26,7 +26,7 @@ def get_config(variant=""):
     objective=dict(
       name={"recorder": "recorder:Recorder", "simclr": "simclr.SimCLR"}.get(variant, "mae.MAE"),
       encoder=encoder,
-      **(dict(projector_out=8) if simclr else head),
+      **(dict(projector_out=8, temperature=1.0) if simclr else head),
     ),
     optimizer=dict(
       name="adamw",

@@ -28,7 +28,7 @@ def card(index, **same):
   return {"host": f"machine{index}", "same": {"steps": 4} | same}
 
 
-def come(port, index, count, *, timeout=5.0, **same):
+def come(port, index, count, *, timeout=30.0, **same):
   """What `call` returns, or the error."""
   try:
     return roll_call.call(f"localhost:{port}", count=count, index=index, card=card(index, **same), timeout=timeout)
@@ -56,7 +56,7 @@ def test_all_come_and_go(port):
   assert members[2].cards == [{"index": i, "host": f"machine{i}"} for i in range(3)]
   lost = queue.Queue()
   for one in members:
-    one.watch(timeout=5.0, lost=lost.put)
+    one.watch(timeout=30.0, lost=lost.put)
   leave(reversed(members))
   assert lost.empty()
 

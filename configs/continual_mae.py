@@ -9,8 +9,21 @@ What is known after each task is measured on all three; three ways to run the le
 Tasks:     digits (10 classes), emoji (9), photos (60); pictures of 32 pixels, 500 steps each. infinite trains its
            trunk for 400 steps a task and anneals a side branch for 100, which is what is measured; the trunk goes on
            from before the anneal. repeated_cosine warms up and decays anew in each task.
-Hardware:  2 CPU cores.
-Numbers:   not yet measured.
+Hardware:  2 CPU cores, 4 to 6 minutes a run.
+Numbers:   means over seeds 0, 1, 2 and their range; average over the three tasks at the end, and forgetting (negative:
+           old tasks went on to get better). Chance is 0.076; before training kNN is 0.433, the probe 0.550.
+
+           kNN                average                    forgetting
+           infinite           0.574 [0.566 to 0.580]     -0.011 [-0.020 to 0.000]
+           repeated_cosine    0.568 [0.552 to 0.586]     -0.032 [-0.062 to -0.002]
+           constant           0.584 [0.577 to 0.591]     -0.017 [-0.038 to -0.004]
+
+           linear probe
+           infinite           0.622 [0.607 to 0.633]      0.005 [-0.020 to 0.022]
+           repeated_cosine    0.619 [0.605 to 0.630]     -0.003 [-0.011 to 0.004]
+           constant           0.617 [0.613 to 0.621]      0.007 [-0.017 to 0.024]
+
+           No schedule is ahead by more than the seeds differ, and nothing is forgotten: docs/continual.md.
 """
 
 import ml_collections

@@ -41,24 +41,23 @@ nap() { # a sleep that starts no process: in a terminal that would take Ctrl-C a
   read -r -t 0.1 -u 8
 }
 
-prefixes=()
-prefixed() { # PIPE NUMBER: its lines come out behind a number
-  mkfifo "$1"
-  sed -u "s/^/[$2] /" <"$1" 8>&- 9>&- &
-  echo $! >&9
+prefixes=() pipe=
+prefixed() { # NUMBER: opens a pipe whose lines come out behind the number
+  exec {pipe}> >(trap '' HUP INT TERM; exec 8>&- 9>&-; exec sed -u "s/^/[$1] /")
   prefixes+=($!)
 }
 
 members=() started=()
 start() { # NUMBER COMMAND...
-  local number=$1 pipe=$folder/$1
+  local number=$1 out err
   shift
-  prefixed "$pipe.out" "$number"
-  prefixed "$pipe.err" "$number" >&2
-  "$@" </dev/null >"$pipe.out" 2>"$pipe.err" 8>&- 9>&- &
+  prefixed "$number" && out=$pipe
+  prefixed "$number" >&2 && err=$pipe
+  "$@" </dev/null >&"$out" 2>&"$err" 8>&- 9>&- {out}>&- {err}>&- &
   echo $! >&9
   started+=($!)
   members[number]=$!
+  exec {out}>&- {err}>&-
 }
 
 tell() { # SIGNAL: to the processes alone; a loader's workers must not die before their reader
@@ -91,15 +90,10 @@ note() { # NUMBER CODE: what follows from the end of a process
   fi
 }
 
-running= # ids of the jobs that have not ended; a stopped one is no ended one
-look() {
-  running=$(jobs -rp; jobs -sp)
-  running=" ${running//$'\n'/ } "
-}
-
 notice() {
-  local number pid
-  look
+  local number pid running
+  running=$(jobs -rp; jobs -sp) # a stopped process has not ended
+  running=" ${running//$'\n'/ } "
   for number in "${!members[@]}"; do
     pid=${members[number]}
     [[ $running == *" $pid "* ]] && continue
@@ -110,8 +104,7 @@ notice() {
 
 draining() { # whether lines are still on their way
   local pid
-  look
-  for pid in "${prefixes[@]}"; do [[ $running == *" $pid "* ]] && return; done
+  for pid in "${prefixes[@]}"; do kill -0 "$pid" 2>/dev/null && return; done
   return 1
 }
 

@@ -13,7 +13,11 @@ import time
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "local.sh"
-READ_ID = 'for word in "$@"; do [[ $word == --process-id=* ]] && id=${word#*=}; done\n'
+# Every plan begins so: its number, and a way to wait until as many have said that they are ready.
+BEGIN = """
+for word in "$@"; do [[ $word == --process-id=* ]] && id=${word#*=}; done
+ready() { echo >>"$FOLDER/notes"; until (($(wc -l <"$FOLDER/notes") >= $1)); do sleep 0.02; done; }
+"""
 WAITS = "while :; do sleep 0.05; done\n"
 
 
@@ -21,7 +25,7 @@ class Launched:
   """The script at work; every process below it holds the end of a pipe, which tells when the last has gone."""
 
   def __init__(self, folder, plan, *, processes=2, arguments=("train", "--config=a b"), **environment):
-    (folder / "plan.sh").write_text(READ_ID + plan)
+    (folder / "plan.sh").write_text(BEGIN + plan)
     self._folder, (self._alive, end) = folder, os.pipe()
     shared = fcntl.fcntl(end, fcntl.F_DUPFD, 100)
     os.close(end)
@@ -83,7 +87,7 @@ def test_each_process_has_its_number_and_its_flags(launched):
 
 
 def test_one_that_fails_stops_the_others_and_gives_the_code(launched):
-  run = launched('trap "echo told; exit 75" TERM; echo up; ((id == 1)) && sleep 0.5 && exit 3\n' + WAITS, processes=3)
+  run = launched('trap "echo told; exit 75" TERM; ready 3; ((id == 1)) && exit 3\n' + WAITS, processes=3)
   assert run.code() == 3
   assert "[0] told" in run.out() and "[2] told" in run.out()
   assert "[1] ended with exit code 3" in run.err()
@@ -109,7 +113,7 @@ def test_the_others_of_a_preempted_process_end_by_themselves(launched):
 
 
 def test_who_does_not_stop_is_killed(launched):
-  run = launched('((id == 0)) && exit 4; trap "" TERM; sleep 100 & ' + WAITS, GRACE="1")
+  run = launched('trap "" TERM; ready 2; ((id == 0)) && exit 4; sleep 100 & ' + WAITS, GRACE="1")
   assert run.code() == 4
   assert "[1] ended with exit code 137" in run.err()
 

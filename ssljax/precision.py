@@ -33,15 +33,16 @@ def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(residual: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
   x16, w16 = residual
   g16 = cotangent.astype(jnp.bfloat16)
-  rows = tuple(range(x16.ndim - 1))
-  return _product(g16, w16, ((g16.ndim - 1,), (1,))), _product(x16, g16, (rows, rows))
+  rows, outputs = tuple(range(x16.ndim - 1)), tuple(range(1, w16.ndim))
+  last = tuple(axis + len(rows) - 1 for axis in outputs)
+  return _product(g16, w16, (last, outputs)), _product(x16, g16, (rows, rows))
 
 
 _dot_bfloat16.defvjp(_forward, _backward)
 
 
 def dot(x: Array, w: Array, *, dtype: Dtype = "float32") -> Array:
-  """Returns x @ w as f32[..., N] for x f32[..., K] and w f32[K, N].
+  """Returns x @ w as f32[..., N] for x f32[..., K] and w f32[K, N]; N may be several axes.
 
   Args:
     dtype: what the operands are rounded to before they are multiplied, forward and backward;

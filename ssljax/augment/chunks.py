@@ -25,7 +25,7 @@ def map_chunks(function: Callable[..., Array], *args: PyTree, example_bytes: int
   batch = len(jax.tree.leaves(args)[0])
   devices = _batch_devices()
   size = _chunk_size(batch // devices, CACHE // example_bytes)
-  if jax.default_backend() != "cpu" or batch % devices or size == batch // devices:
+  if sharding.platform() != "cpu" or batch % devices or size == batch // devices:
     return function(*args)
   pieces = (devices, batch // devices // size, size)
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
-from ssljax import precision
-from ssljax.models.layers import Dense, Initializer
+from ssljax import precision, sharding
+from ssljax.models.layers import ATTENTION, Dense, Initializer
 from ssljax.models.text_layers import dropout
 from ssljax.types import Array
 
@@ -99,7 +100,7 @@ class Attention(nn.Module):
     self.out = product(self.width, ATTENTION_INIT)
 
   def _heads(self, x: Array) -> Array:
-    return x.reshape(*x.shape[:-1], self.heads, self.head_width)
+    return sharding.split_heads(x.reshape(*x.shape[:-1], self.heads, self.head_width))
 
   def key_value(self, x: Array, positions: Array | None = None) -> KeyValue:
     """Returns keys and values of x[B,K,D]; keys are turned by `positions` int32[B,K] where given (`rotary`)."""
@@ -135,4 +136,5 @@ class Attention(nn.Module):
     weights = dropout(weights, keys, rate=self.dropout, site=0).astype(self.dtype)
     mixed = precision.einsum("bhqk,bkhd->bqhd", weights, kv.value, dtype=self.dtype)
     mixed = jnp.where(jnp.any(allowed, axis=-1)[..., None, None], mixed, 0.0)
-    return self.out(mixed.reshape(*x.shape[:-1], -1))
+    mixed = sharding.split_last(mixed.reshape(*x.shape[:-1], -1))
+    return self.out(checkpoint_name(mixed, ATTENTION))

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ssljax import precision, sharding
-from ssljax.models.layers import Block
+from ssljax.models.layers import ATTENTION, Block
 from ssljax.types import Array
 
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "full", "attention_out", "dots"]
 POLICIES = {
   "full": jax.checkpoint_policies.nothing_saveable,
+  "attention_out": jax.checkpoint_policies.save_only_these_names(ATTENTION),
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
@@ -25,7 +26,7 @@ def layers_a_turn(module: nn.Module, *, depth: int, unroll: int | None) -> int:
   """
   if module.is_initializing():
     return 1
-  return unroll or (depth if jax.default_backend() == "cpu" else 1)
+  return unroll or (depth if sharding.platform() == "cpu" else 1)
 
 
 def stacked(layer: type[nn.Module], *, depth: int, turn: int, remat: Remat = "none") -> type[nn.Module]:
@@ -72,8 +73,9 @@ class Blocks(nn.Module):
     depth: number of blocks.
     heads, hidden, layer_scale, dtype: those of `layers.Block`.
     drop_path: rate in the last block; it grows linearly from 0 in the first.
-    remat: what the backward pass computes again: nothing, all but the blocks' inputs ("full"), or all but the
-      results of matrix products with parameters ("dots").
+    remat: what the backward pass computes again: nothing ("none"); or, from the least memory to the most, all but
+      the blocks' inputs ("full"), all but these and what the heads of attention give ("attention_out"), or all but
+      the results of matrix products with parameters ("dots").
     unroll: how many blocks a turn of the compiled loop holds; None for all on a CPU, where a loop hinders
       fusion, and one elsewhere, where compilation time counts.
   """

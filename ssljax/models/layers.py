@@ -1,22 +1,28 @@
 """The pre-norm transformer block and its parts; parameter names follow timm."""
 
+import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
-from ssljax import precision
+from ssljax import precision, sharding
 from ssljax.types import Array
 
 Initializer = nn.initializers.Initializer
 LAYER_NORM_EPSILON = 1e-6
+ATTENTION = "attention"  # what remat policies call the heads' results, side by side
 
 
 class Dense(nn.Module):
-  """x @ kernel + bias: f32[..., features]; operands of the product in `dtype`, sums in float32."""
+  """x @ kernel + bias: f32[..., features]; operands of the product in `dtype`, sums in float32.
 
-  features: int
+  Several numbers in `features` are several axes of one product: initialised as one, its bias is flat.
+  """
+
+  features: int | tuple[int, ...]
   bias: Literal["present", "absent"] = "present"
   kernel_init: Initializer = nn.initializers.xavier_uniform()
   dtype: precision.Dtype = "float32"
@@ -24,11 +30,13 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns f32[..., features] for x[..., K]."""
-    kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-    y = precision.dot(x, kernel, dtype=self.dtype)
+    shape = (self.features,) if isinstance(self.features, int) else self.features
+    flat = math.prod(shape)
+    init = lambda key: self.kernel_init(key, (x.shape[-1], flat), jnp.float32).reshape(-1, *shape)
+    y = precision.dot(x, self.param("kernel", init), dtype=self.dtype)
     if self.bias == "absent":
       return y
-    return y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+    return y + self.param("bias", nn.initializers.zeros, (flat,), jnp.float32).reshape(shape)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -53,7 +61,10 @@ def gelu(x: Array) -> Array:
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention with one fused qkv product: softmax(q k^T / sqrt(d)) v, softmax in float32."""
+  """Multi-head self-attention with one fused qkv product: softmax(q k^T / sqrt(d)) v, softmax in float32.
+
+  The kernel of qkv is f32[D,3,D] and not timm's [D,3 D]: cut over devices on its last axis, each has whole heads.
+  """
 
   heads: int
   dtype: precision.Dtype = "float32"
@@ -62,10 +73,11 @@ class Attention(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns f32[B,N,D] for x[B,N,D]."""
     width = x.shape[-1]
-    qkv = jnp.split(Dense(3 * width, dtype=self.dtype, name="qkv")(x).astype(self.dtype), 3, axis=-1)
-    q, k, v = (part.reshape(*x.shape[:-1], self.heads, width // self.heads) for part in qkv)
+    qkv = Dense((3, width), dtype=self.dtype, name="qkv")(x).astype(self.dtype)
+    heads = lambda part: sharding.split_heads(part.reshape(*x.shape[:-1], self.heads, width // self.heads))
+    q, k, v = (heads(qkv[..., i, :]) for i in range(3))
     mixed = jax.nn.dot_product_attention(q, k, v).astype(jnp.float32).reshape(x.shape)
-    return Dense(width, dtype=self.dtype, name="proj")(mixed)
+    return Dense(width, dtype=self.dtype, name="proj")(checkpoint_name(sharding.split_last(mixed), ATTENTION))
 
 
 class MLP(nn.Module):
@@ -77,7 +89,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns f32[B,N,D] for x[B,N,D]."""
-    hidden = gelu(Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
+    hidden = gelu(sharding.split_last(Dense(self.hidden, dtype=self.dtype, name="fc1")(x)))
     return Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ssljax import precision
+from ssljax import precision, sharding
 from ssljax.errors import UserError, nearest
 from ssljax.models.layers import Dense, Initializer
 from ssljax.types import Array
@@ -130,5 +130,5 @@ class GatedMLP(nn.Module):
   def __call__(self, x: Array, keys: Array | None = None) -> Array:
     """Returns f32[B,L,D] for x[B,L,D]; `keys` are those of `dropout`, on the hidden numbers."""
     hidden = ACTIVATIONS[self.activation](self._dense(self.hidden, "wi_0")(x)) * self._dense(self.hidden, "wi_1")(x)
-    hidden = dropout(hidden, keys, rate=self.dropout, site=0)
+    hidden = dropout(sharding.split_last(hidden), keys, rate=self.dropout, site=0)
     return self._dense(x.shape[-1], "wo")(hidden)

@@ -59,8 +59,7 @@ class ViT(nn.Module):
     drop_path: probability of dropping a branch in the last block; it grows linearly from 0 in the first.
     layer_scale: initial value of the branches' scales; None for no scales.
     dtype: the type the operands of matrix products are rounded to.
-    remat: what the backward pass computes again: nothing, everything but block inputs ("full"), or everything
-      but the results of matrix products ("dots").
+    remat: what the backward pass computes again, as in `blocks.Blocks`.
 
   Raises:
     UserError: sizes that do not fit each other, at construction.

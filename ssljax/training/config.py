@@ -15,8 +15,11 @@ Section = Mapping[str, Any]
 Action = Literal["load", "reinit", "freeze"]
 Rules = tuple[tuple[str, Action], ...]
 
-# Keys that may differ when a work directory is resumed: they change how a run is watched, not what it computes.
-FREE = r"^(steps$|log_every$|data\.(workers|threads|max_corrupt)$|evaluation\.|checkpoint\.|profile\.)"
+# Keys that may differ when a work directory is resumed: they change how a run is watched or laid out, not what it is.
+FREE = (
+  r"^((steps|log_every|max_step_seconds|sharding|fsdp_min_size|data\.(workers|threads|max_corrupt))$"
+  r"|(mesh|evaluation|checkpoint|profile)\.)"
+)
 _DURATION = re.compile(r"^[0-9.]+(e[0-9]+)?(ep|ex)$")
 
 
@@ -117,8 +120,16 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
-  """How the devices are arranged; -1 is what is left. The batch lies over `data` x `fsdp`."""
+  """How the devices are arranged; -1 is what is left.
 
+  Attributes:
+    slice: TPU slices (or groups of hosts) with a slow network between them; each holds the whole state.
+    data: copies of the state within a slice.
+    fsdp: devices that share one copy of the state; the batch lies over slice x data x fsdp.
+    tensor: devices that share the heads and hidden numbers of each layer, and the examples.
+  """
+
+  slice: int = 1
   data: int = -1
   fsdp: int = 1
   tensor: int = 1
@@ -151,11 +162,15 @@ class Job:
     seed: decides parameters, data order, augmentations and masks.
     accumulate: microbatches a step.
     mesh: how the devices are arranged.
-    sharding: path rules (regex, strategy) over the whole TrainState, first match wins.
+    sharding: path rules (regex, strategy) over the whole TrainState, first match wins; the strategies are those of
+      `sharding.state_sharding`.
+    fsdp_min_size: numbers a leaf must have to be cut over `mesh.fsdp`.
     checkpoint: when the state is saved.
     evaluation: what is measured; none: nothing.
     log_every: steps between lines of metrics.jsonl.
     max_skipped: consecutive steps with a loss or gradient that is not finite before the run stops.
+    max_step_seconds: seconds a step may take, with its saving and measuring, before the process prints where it
+      hangs and ends; none: for ever.
     profile: which steps are profiled; none: none.
   """
 
@@ -171,11 +186,13 @@ class Job:
   seed: int = 0
   accumulate: int = 1
   mesh: Mesh = Mesh()
-  sharding: tuple[tuple[str, str], ...] = ((".*", "replicate"),)
+  sharding: tuple[tuple[str, str], ...] = ((".*", "fsdp+tensor"),)
+  fsdp_min_size: int = 2**14
   checkpoint: Checkpoint = Checkpoint()
   evaluation: Evaluation | None = None
   log_every: int = 20
   max_skipped: int = 10
+  max_step_seconds: float | None = None
   profile: Profile | None = None
 
 

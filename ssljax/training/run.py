@@ -75,13 +75,13 @@ def assemble(config: Mapping[str, Any]) -> Run:
       objective reads against leaves the data makes.
   """
   sections = config_lib.parse(config)
-  feed = open_feed(sections)
+  mesh = sharding.make_mesh(**dataclasses.asdict(sections.mesh))
+  _check_sizes(sections, mesh)
+  feed = open_feed(sections, mesh)
   source, stream, size = feed.sources[0], feed.stream, sections.data.batch_size
   config = config_lib.resolve_durations(config, batch_size=size, num_examples=feed.num_examples)
   config = _remember_vocabulary(config, source)
   job = config_lib.parse(config)
-  mesh = sharding.make_mesh(**dataclasses.asdict(job.mesh))
-  _check_sizes(job, mesh)
 
   augment = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
   optimizer = _frozen(build.build(job.optimizer, "optim", where="optimizer", batch_size=size), job.init)
@@ -91,8 +91,9 @@ def assemble(config: Mapping[str, Any]) -> Run:
   _check_vocabulary(objective, source)
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
-  abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
-  like = state_lib.shardings(mesh, abstract, job.sharding)
+  with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here
+    abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
+  like = state_lib.shardings(mesh, abstract, job.sharding, fsdp_min_size=job.fsdp_min_size)
   return Run(
     config=config,
     job=job,

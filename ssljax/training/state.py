@@ -24,9 +24,9 @@ def initialiser(
   return init
 
 
-def shardings(mesh: Mesh, state: PyTree, rules: sharding.Rules) -> PyTree:
+def shardings(mesh: Mesh, state: PyTree, rules: sharding.Rules, *, fsdp_min_size: int = 2**14) -> PyTree:
   """Returns ShapeDtypeStructs of the abstract state with a sharding each: what restore and out_shardings want."""
-  placed = sharding.state_sharding(mesh, state, rules)
+  placed = sharding.state_sharding(mesh, state, rules, fsdp_min_size=fsdp_min_size)
   return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, placed)
 
 

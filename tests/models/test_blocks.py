@@ -31,7 +31,7 @@ def params(random_variables):
 
 def test_parameters_are_stacked_under_the_names_of_timm(params):
   assert {name: leaf.shape for name, leaf in tree.named_leaves(params)} == {
-    "attn/qkv/kernel": (2, 8, 24),
+    "attn/qkv/kernel": (2, 8, 3, 8),
     "attn/qkv/bias": (2, 24),
     "attn/proj/kernel": (2, 8, 8),
     "attn/proj/bias": (2, 8),
@@ -61,7 +61,10 @@ def unrolled(params):
   return value_and_gradient(blocks(**DROPPED), params, KEYS)
 
 
-@pytest.mark.parametrize("options", [{"unroll": 1}, {"remat": "full"}, {"unroll": 1, "remat": "dots"}], ids=str)
+REMATS = ({"unroll": 1}, {"remat": "full"}, {"unroll": 1, "remat": "dots"}, {"remat": "attention_out"})
+
+
+@pytest.mark.parametrize("options", REMATS, ids=str)
 def test_rolled_and_rematerialised_equal_unrolled(params, unrolled, options):
   value, gradient = unrolled
   other_value, other_gradient = value_and_gradient(blocks(**DROPPED, **options), params, KEYS)
@@ -81,14 +84,16 @@ def test_remat_saves_less(params):
   saved = lambda remat: jax.vjp(
     lambda p: blocks(layer_scale=0.5, remat=remat, unroll=1).apply({"params": p}, X), params
   )
-  residuals = {remat: tree.size(jax.tree.leaves(saved(remat)[1])) for remat in ("none", "dots", "full")}
-  assert residuals["full"] < residuals["dots"] < residuals["none"]
+  remats = ("none", "dots", "attention_out", "full")
+  residuals = {remat: tree.size(jax.tree.leaves(saved(remat)[1])) for remat in remats}
+  assert residuals["full"] < residuals["attention_out"] < residuals["dots"] < residuals["none"]
+  assert residuals["attention_out"] - residuals["full"] == 2 * X.size  # one [B,N,D] a layer
 
 
 def test_a_block_by_hand(params):
   p = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), params)
   out = apply(blocks(depth=1, layer_scale=0.5), jax.tree.map(lambda leaf: leaf[:1], params))
-  dense = lambda x, q: x @ q["kernel"] + q["bias"]
+  dense = lambda x, q: x @ q["kernel"].reshape(len(q["kernel"]), -1) + q["bias"]
 
   def norm(x, q):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]

@@ -1,5 +1,7 @@
 """What every objective promises the trainer. A new file in objectives/ needs one tiny config here."""
 
+import json
+import pathlib
 import types
 
 import jax
@@ -23,7 +25,8 @@ TINY = {
 LOSS_KEY = jax.random.key(7)
 # Compiling is what takes the time here, not running: seven times faster so.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-COLLECTIVES = ("all-to-all", "collective-permute", "all-gather", "all-reduce")
+COLLECTIVES = ("all-to-all", "collective-permute", "all-gather", "all-reduce", "reduce-scatter")
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "collectives.json"
 
 
 def test_every_objective_is_here():
@@ -130,20 +133,40 @@ def test_order_of_the_batch_does_not_matter(tiny):
   close((out.loss, gradients), (tiny.result[0].loss, tiny.result[1]))
 
 
-def test_eight_devices_equal_one_with_few_collectives(tiny):
-  mesh = sharding.make_mesh()
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+def place(tiny, mesh):
+  """The state as the trainer lays it, and the compiled step on it."""
+  held = {"params": tiny.params, "objective_state": tiny.state}
+  placed = sharding.state_sharding(mesh, held, fsdp_min_size=64)
+  held = jax.device_put(held, placed)
+  batch = jax.device_put(tiny.batch, sharding.batch_sharding(mesh))
+  where = (sharding.replicated(mesh), placed["params"], (placed["params"], placed["objective_state"]))
   with jax.set_mesh(mesh):
-    inputs = jax.device_put((tiny.params, tiny.state), everywhere)
-    batch = jax.device_put(tiny.batch, sharding.batch_sharding(mesh))
-    compiled = jax.jit(tiny.function, out_shardings=everywhere).lower(*inputs, batch).compile(QUICK)
-    out, gradients, after = compiled(*inputs, batch)
+    jitted = jax.jit(tiny.function, out_shardings=where)
+    compiled = jitted.lower(held["params"], held["objective_state"], batch).compile(QUICK)
+  return compiled, compiled(held["params"], held["objective_state"], batch)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=lambda sizes: "x".join(map(str, sizes)))
+def test_any_mesh_equals_one_device_with_the_golden_collectives(tiny, sizes, request, monkeypatch):
+  monkeypatch.setattr(sharding, "platform", lambda: "tpu")  # layers rolled, as accelerators have them
+  mesh = sharding.make_mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)))
+  compiled, (out, gradients, after) = place(tiny, mesh)
   assert float(out.loss) == pytest.approx(float(tiny.result[0].loss), rel=1e-5)
   close((gradients, after), tiny.result[1:])
   text = compiled.as_text()
   count = {name: text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES}
-  assert count["all-to-all"] == count["collective-permute"] == 0, count
-  assert count["all-gather"] <= 4, count
+  assert count["all-to-all"] == 0, count
+  check_golden(request.node.callspec.id, count)
+
+
+def check_golden(key, count):
+  """Compares with golden/collectives.json, of one version of jax; a missing entry is written."""
+  held = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {"jax": jax.__version__}
+  if held["jax"] != jax.__version__:
+    return
+  if key not in held:
+    GOLDEN.write_text(json.dumps(held | {key: count}, indent=1, sort_keys=True) + "\n")
+  assert held.get(key, count) == count
 
 
 def test_accumulation_is_exact_through_weight_or_the_coupling_is_real(tiny):

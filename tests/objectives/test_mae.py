@@ -144,6 +144,7 @@ def torch_tensors(params):
     name = name.replace("/", ".").replace("kernel", "weight").replace("scale", "weight")
     layers = {name.replace("blocks", f"blocks.{i}"): part for i, part in enumerate(leaf)}
     for key, value in (layers if "blocks" in name else {name: leaf}).items():
+      value = value.reshape(len(value), -1) if value.ndim == 3 and "qkv" in key else value
       if "patch_embed" in key and value.ndim == 2:
         value = value.reshape(4, 4, 3, 16).transpose(3, 2, 0, 1)
       tensors[key] = torch.from_numpy(np.array(value.T if value.ndim == 2 else value))

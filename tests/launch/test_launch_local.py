@@ -99,11 +99,12 @@ def test_a_failure_counts_more_than_a_preemption_that_came_before(launched):
 
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
 def test_signals_reach_the_processes_and_not_their_workers(launched, sig, code):
-  tell = "trap 'kill -0 $! && echo worker lives; exit {}' {};"
-  plan = "sleep 100 & " + tell.format(75, "TERM") + tell.format(130, "INT") + " echo up\n" + WAITS
+  tell = "trap 'sleep 0.1; kill -0 $! && echo worker lives; exit {}' {};"
+  plan = "(sleep 2; echo late) & " + tell.format(75, "TERM") + tell.format(130, "INT") + " echo up\n" + WAITS
   run = launched(plan).until("up")
   run.process.send_signal(sig)
   assert run.code() == code  # the worker outlives its process here; it is gone when the script is
+  assert "late" not in run.out()
   assert sorted(line for line in run.out().splitlines() if "worker" in line) == ["[0] worker lives", "[1] worker lives"]
 
 

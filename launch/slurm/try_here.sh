@@ -2,13 +2,14 @@
 # SLURM itself on one machine: two virtual nodes, one job of train.sbatch that is told to stop and goes on.
 #
 #   apt-get install --no-install-recommends slurm-wlm munge        (root; nothing else here needs it)
-#   launch/slurm/try_here.sh [FOLDER]                              (in a clone, in the environment with ssljax; 2 minutes)
+#   launch/slurm/try_here.sh [FOLDER]                              (in a clone, in the environment with ssljax)
+#   STEPS=300 PATIENCE=10     of the run (1000), which is told to stop at step 20; times all waiting, on a busy machine
 #
 # All of it lies in FOLDER (default: a new temporary one): key, socket, configuration, state, logs. The daemons listen on
 # this machine alone and are stopped by their ids.
 set -euo pipefail
 
-STEPS=300 # of a run that is told to stop at about the tenth part
+steps=${STEPS:-1000}
 here=$(cd "$(dirname "$0")/../.." && pwd)
 folder=${1:-$(mktemp -d)}
 mkdir -p "$folder"/{state,n1,n2}
@@ -43,6 +44,7 @@ SlurmdUser=$(id -un)
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge.socket,cred_expire=10
 CredType=cred/munge
+MessageTimeout=60
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/%n
 SlurmctldPidFile=$folder/slurmctld.pid
@@ -73,7 +75,7 @@ daemon n1 slurmd -D -N n1
 daemon n2 slurmd -D -N n2
 
 within() { # SECONDS WHAT COMMAND...: until the command succeeds
-  local end=$((SECONDS + $1)) what=$2
+  local end=$((SECONDS + $1 * ${PATIENCE:-1})) what=$2
   shift 2
   until "$@"; do
     ((SECONDS < end)) || { echo "error: no $what in time; logs in $folder" >&2; exit 1; }
@@ -91,15 +93,15 @@ pictures = np.random.default_rng(0).integers(0, 256, (50, 20, 24, 3), dtype=np.u
 np.savez("pictures.npz", image=pictures, label=np.arange(50) % 5)'
 export SSLJAX="python3 -m ssljax" SSLJAX_TEST_DATA=$folder PYTHONPATH=$here:$here/tests JAX_PLATFORMS=cpu
 export JAX_COORDINATOR_ADDRESS=127.0.0.1:$coordinator
-job=$(sbatch --parsable --time=10 "$here/launch/slurm/train.sbatch" train --config="$here/tests/tiny_config.py:bare" \
-  --workdir="$folder/run" --cpu-devices=1 --config.steps=$STEPS)
+job=$(sbatch --parsable --time=60 "$here/launch/slurm/train.sbatch" train --config="$here/tests/tiny_config.py:bare" \
+  --workdir="$folder/run" --cpu-devices=1 --config.steps="$steps" --config.checkpoint.every=100000)
 
-steps() { [[ -f run/metrics.jsonl ]] && wc -l <run/metrics.jsonl || echo 0; }
-reached() { (($(steps) >= $1)); }
+written() { if [[ -f run/metrics.jsonl ]]; then wc -l <run/metrics.jsonl; else echo 0; fi; }
+reached() { (($(written) >= $1)); }
 ended() { [[ -z $(squeue -h -j "$job" 2>/dev/null) ]]; }
-within 120 "step $((STEPS / 10))" reached $((STEPS / 10))
+within 120 "step 20" reached 20
 scancel --signal=TERM "$job"
-echo "job $job: TERM at step $(steps)"
+echo "job $job: TERM at step $(written)"
 restarted() { scontrol show job "$job" | grep -q Restarts=1; }
 within 60 "requeue" restarted
 echo "job $job: back in the queue, checkpoints at: $(cd run/checkpoints && echo [0-9]*)"
@@ -107,7 +109,7 @@ within 240 "end" ended
 
 scontrol show job "$job" | grep -E "JobState|Restarts|ExitCode"
 grep -E "^error|resuming|save|exit code|REQUEUE" "ssljax-$job.log" || true
-python3 - $STEPS <<'PYTHON'
+python3 - "$steps" <<'PYTHON'
 import json, pathlib, sys
 steps = [json.loads(line)["step"] for line in pathlib.Path("run/metrics.jsonl").read_text().splitlines()]
 last = int(sys.argv[1])

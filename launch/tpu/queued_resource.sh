@@ -9,7 +9,8 @@
 #   queued_resource.sh delete NAME --zone=Z
 #
 #   --source=URL[#BRANCH] | gs://.../source.tar.gz   what the hosts install: a clone, or what git archive wrote
-#   --extras=tpu,data,text   of the package (default: tpu,data,tfds,text)
+#   --extras=tpu,data        of the package (default: tpu,data,tfds,text)
+#   --mount=SERVER:/SHARE    NFS (Filestore) that all hosts mount at /shared: the work directory lies on it
 #   --node-count=N           several slices
 #   --dry-run                print the commands and the startup script, do nothing
 #
@@ -27,11 +28,12 @@ command=$1 name=$2
 shift 2
 [[ $name == [a-z]* ]] || fail "found name '$name', expected one that begins with a small letter"
 
-source_='' extras=tpu,data,tfds,text nodes='' dry='' zone='' place=() flags=() arguments=()
+source_='' mount='' extras=tpu,data,tfds,text nodes='' dry='' zone='' place=() flags=() arguments=()
 while (($#)); do
   case $1 in
     --) shift; arguments=("$@"); break ;;
     --source=*) source_=${1#*=} ;;
+    --mount=*) mount=${1#*=} ;;
     --extras=*) extras=${1#*=} ;;
     --node-count=*) nodes=${1#*=} ;;
     --dry-run) dry=1 ;;
@@ -57,9 +59,9 @@ everywhere() { # COMMAND: on every host of every slice
 }
 
 startup() { # the script that hosts run when they boot
-  local SOURCE=$source_ EXTRAS=$extras ARGUMENTS=("${arguments[@]}")
+  local SOURCE=$source_ EXTRAS=$extras MOUNT=$mount ARGUMENTS=("${arguments[@]}")
   echo '#!/usr/bin/env bash'
-  declare -p SOURCE EXTRAS ARGUMENTS | sed 's/^declare -[-a] //'
+  declare -p SOURCE EXTRAS MOUNT ARGUMENTS | sed 's/^declare -[-a] //'
   tail -n +2 "$(dirname "$0")/startup.sh"
 }
 

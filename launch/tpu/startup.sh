@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a TPU VM does each time it boots, as root: install ssljax once, then keep its command running.
-# queued_resource.sh puts the settings in front: SOURCE, EXTRAS, ARGUMENTS.
+# queued_resource.sh puts the settings in front: SOURCE, EXTRAS, MOUNT, ARGUMENTS.
 #
 # systemd is what keeps it running: after 75 (preempted) and after a crash it starts again and resumes, after 0 (done)
 # and 2 (a mistake of the user's) it does not. TERM goes to the run alone, which saves and exits; its log is the journal.
@@ -10,6 +10,12 @@ home=${SSLJAX_HOME:-/opt/ssljax}
 units=${SSLJAX_UNITS:-/etc/systemd/system}
 mkdir -p "$home"
 export HOME="$home" # a boot has none
+
+if [[ $MOUNT ]] && ! mountpoint -q /shared; then
+  command -v mount.nfs >/dev/null || apt-get install -qq -y nfs-common
+  mkdir -p /shared
+  mount -t nfs "$MOUNT" /shared
+fi
 
 fetch() { # what SOURCE names, into $home/source
   rm -rf "$home/source"

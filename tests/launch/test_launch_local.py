@@ -42,7 +42,7 @@ class Launched:
 
   def until(self, text, count=2):
     """Waits until the text stands in the output."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while self.out().count(text) < count:
       assert time.monotonic() < deadline and self.process.poll() is None, self.out() + self.err()
       time.sleep(0.02)
@@ -50,8 +50,8 @@ class Launched:
 
   def code(self):
     """Returns the exit code, after which nobody may be left, nor a file of the script's."""
-    code = self.process.wait(timeout=20)
-    assert select.select([self._alive], [], [], 5)[0], "a process outlived the script"
+    code = self.process.wait(timeout=120)
+    assert select.select([self._alive], [], [], 60)[0], "a process outlived the script"
     os.close(self._alive)
     assert {path.name for path in self._folder.iterdir()} <= {"plan.sh", "out", "err", "notes"}
     return code
@@ -69,7 +69,7 @@ def launched(tmp_path):
 
     def launch(plan, **options):
       made = Launched(tmp_path, plan, **options)
-      stack.callback(made.process.wait, 20)
+      stack.callback(made.process.wait, 120)
       stack.callback(made.process.kill)
       return made
 
@@ -99,8 +99,9 @@ def test_a_failure_counts_more_than_a_preemption_that_came_before(launched):
 
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
 def test_signals_reach_the_processes_and_not_their_workers(launched, sig, code):
-  tell = "trap 'sleep 0.1; kill -0 $! && echo worker lives; exit {}' {};"
-  plan = "(sleep 2; echo late) & " + tell.format(75, "TERM") + tell.format(130, "INT") + " echo up\n" + WAITS
+  tell = "trap 'touch $FOLDER/notes; sleep 0.1; kill -0 $! && echo worker lives; exit {}' {};"
+  worker = "(until [[ -e $FOLDER/notes ]]; do sleep 0.05; done; sleep 4; echo late) & "
+  plan = worker + tell.format(75, "TERM") + tell.format(130, "INT") + " echo up\n" + WAITS
   run = launched(plan).until("up")
   run.process.send_signal(sig)
   assert run.code() == code  # the worker outlives its process here; it is gone when the script is

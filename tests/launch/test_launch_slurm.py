@@ -19,7 +19,7 @@ def run(folder, *arguments, code, task="exec"):
     (folder / name).chmod(0o755)
   own = {"PATH": f"{folder}:{os.environ['PATH']}", "RECORD": f"{folder}/record", "SLURM_JOB_ID": "7"}
   environment = {**os.environ, **own, "SSLJAX": "program -m ssljax"}
-  done = subprocess.run(["bash", SCRIPT, *arguments], env=environment, timeout=20)
+  done = subprocess.run(["bash", SCRIPT, *arguments], env=environment, timeout=120)
   return done.returncode, (folder / "record").read_text().splitlines()
 
 

@@ -10,7 +10,7 @@ LAUNCH = pathlib.Path(__file__).parents[2] / "launch" / "tpu"
 PLACE = ["--zone=us-west4-a", "--project=p"]
 SLICE = ["--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot"]
 SOURCE = "--source=https://example.org/ssljax.git#v1"
-TRAIN = ["train", "--config=configs/mae_vit_b16.py", "--workdir=gs://b/mae", '--config.note=it\'s $5 a "day"']
+TRAIN = ["train", "--config=configs/mae_vit_b16.py", "--workdir=/shared/mae", '--config.note=it\'s $5 a "day"']
 QUEUED = "gcloud|compute|tpus|queued-resources"
 # What the stub calls itself, its arguments, and the file that a flag names.
 STUB = r"""#!/usr/bin/env bash
@@ -30,7 +30,7 @@ def stub(folder, name, then=""):
 def run(folder, *command, **environment):
   path = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "RECORD": str(folder / "record"), "TMPDIR": str(folder)}
   command = [str(word) for word in command]
-  return subprocess.run(command, env={**os.environ, **path, **environment}, capture_output=True, text=True, timeout=20)
+  return subprocess.run(command, env={**os.environ, **path, **environment}, capture_output=True, text=True, timeout=120)
 
 
 def queued(folder, *arguments, state="ACTIVE", code=0):
@@ -51,7 +51,7 @@ def test_create_sends_the_command_to_every_boot(tmp_path):
   startup = (tmp_path / "record.startup").read_text()
   assert startup.startswith("#!/usr/bin/env bash\nSOURCE=") and startup.count("#!/usr/bin/env bash\n") == 2
   show = 'printf "%s\\n" "$SOURCE" "$EXTRAS" "${ARGUMENTS[@]}"'
-  shown = run(tmp_path, "bash", "-c", "\n".join([*startup.splitlines()[:4], show])).stdout.splitlines()
+  shown = run(tmp_path, "bash", "-c", "\n".join([*startup.splitlines()[:5], show])).stdout.splitlines()
   assert shown == ["https://example.org/ssljax.git#v1", "tpu,data,tfds,text", *TRAIN]
 
 
@@ -143,6 +143,9 @@ def host(tmp_path):
   """Boots a host: runs its startup script with every command that reaches out replaced."""
   for name in ("gcloud", "git", "systemctl"):
     stub(tmp_path, name, '[[ $1 == storage ]] && tar -cz -C "$RECORD.d" .; true')
+  for name in ("mountpoint", "mount.nfs", "mount"):
+    stub(tmp_path, name, "[[ ${0##*/} != mountpoint ]]")
+  stub(tmp_path, "mkdir", '[[ $2 == /shared ]] || /bin/mkdir "$@"')
   stub(tmp_path, "uv", UV)
   stub(tmp_path, "curl", 'echo \'cp "$(command -v uv)" "$UV_INSTALL_DIR/uv"\'')
   (tmp_path / "units").mkdir()
@@ -152,7 +155,7 @@ def host(tmp_path):
   def boot(source, *arguments):
     (tmp_path / "record").write_text("")
     stub(tmp_path, "gcloud", '[[ $1 == storage ]] && tar -cz -C "$RECORD.d" .; true')
-    flags = [f"--source={source}", "--dry-run", "--", *arguments]
+    flags = [f"--source={source}", "--mount=10.0.0.2:/runs", "--dry-run", "--", *arguments]
     dry = run(tmp_path, LAUNCH / "queued_resource.sh", "create", "a", "--zone=z", *flags)
     (tmp_path / "boot.sh").write_text(dry.stdout.partition("# STARTUP:\n")[2])
     settings = {"SSLJAX_HOME": str(tmp_path / "home"), "SSLJAX_UNITS": str(tmp_path / "units")}
@@ -168,13 +171,15 @@ def test_a_host_installs_once_and_starts_at_each_boot(tmp_path, host):
   home = tmp_path / "home"
   assert f"git|clone|--quiet|--depth|1|--branch|v1|https://example.org/s.git|{home}/source" in lines
   assert f"uv|pip|install|--quiet|--python|{home}/venv/bin/python|-e|{home}/source[tpu,data,tfds,text]" in lines
+  assert "mount|-t|nfs|10.0.0.2:/runs|/shared" in lines
   assert lines[-2:] == ["systemctl|daemon-reload", "systemctl|start|--no-block|ssljax"]
   assert run(tmp_path, home / "run").stdout == "|".join([f"{home}/source", *TRAIN, ""])
   unit = (tmp_path / "units" / "ssljax.service").read_text()
   assert f"ExecStart={home}/run\n" in unit
   for line in ("Restart=on-failure", "RestartPreventExitStatus=2", "KillMode=mixed", "TimeoutStopSec=120"):
     assert f"\n{line}\n" in unit
-  assert host("https://example.org/s.git#v1", *TRAIN) == lines[-2:]
+  assert host("https://example.org/s.git#v1", *TRAIN)[-2:] == lines[-2:]
+  assert not any(line.startswith(("git", "uv")) for line in (tmp_path / "record").read_text().splitlines())
 
 
 def test_a_later_command_outlives_a_reboot(tmp_path, host):

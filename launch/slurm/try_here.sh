@@ -17,13 +17,25 @@ cd "$folder"
 for command in munged slurmctld slurmd sbatch python3; do
   command -v "$command" >/dev/null || { echo "error: $command: not found, expected slurm-wlm and munge" >&2; exit 2; }
 done
+python3 -c 'import jax' || { echo "error: python3: found no jax, expected the environment with ssljax" >&2; exit 2; }
 
-pids=()
-stop() {
+pids=() job=
+ended() { [[ -z $(squeue -h -j "$job" 2>/dev/null) ]]; }
+stop() { # the job before the daemons: nobody else would end its processes
+  if [[ $job ]] && ! ended; then
+    scancel --full --signal=KILL "$job"
+    scancel "$job"
+    for ((tries = 0; tries < 100; tries++)); do
+      if ended; then break; fi
+      sleep 0.2
+    done
+  fi
   if ((${#pids[@]})); then kill "${pids[@]}" 2>/dev/null || true; fi
   wait
 }
 trap stop EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
 
 free_ports() { # COUNT
   python3 -c '
@@ -92,13 +104,13 @@ import numpy as np
 pictures = np.random.default_rng(0).integers(0, 256, (50, 20, 24, 3), dtype=np.uint8)
 np.savez("pictures.npz", image=pictures, label=np.arange(50) % 5)'
 export SSLJAX="python3 -m ssljax" SSLJAX_TEST_DATA=$folder PYTHONPATH=$here:$here/tests JAX_PLATFORMS=cpu
+export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # it computes seconds and compiles for longer
 export JAX_COORDINATOR_ADDRESS=127.0.0.1:$coordinator
 job=$(sbatch --parsable --time=60 "$here/launch/slurm/train.sbatch" train --config="$here/tests/tiny_config.py:bare" \
   --workdir="$folder/run" --cpu-devices=1 --config.steps="$steps" --config.checkpoint.every=100000)
 
 written() { if [[ -f run/metrics.jsonl ]]; then wc -l <run/metrics.jsonl; else echo 0; fi; }
 reached() { (($(written) >= $1)); }
-ended() { [[ -z $(squeue -h -j "$job" 2>/dev/null) ]]; }
 within 120 "step 20" reached 20
 scancel --signal=TERM "$job"
 echo "job $job: TERM at step $(written)"

@@ -28,7 +28,7 @@ def card(index, **same):
   return {"host": f"machine{index}", "same": {"steps": 4} | same}
 
 
-def come(port, index, count, *, timeout=5.0, **same):
+def come(port, index, count, *, timeout=30.0, **same):
   """What `call` returns, or the error."""
   try:
     return roll_call.call(f"localhost:{port}", count=count, index=index, card=card(index, **same), timeout=timeout)
@@ -56,7 +56,7 @@ def test_all_come_and_go(port):
   assert members[2].cards == [{"index": i, "host": f"machine{i}"} for i in range(3)]
   lost = queue.Queue()
   for one in members:
-    one.watch(timeout=5.0, lost=lost.put)
+    one.watch(timeout=30.0, lost=lost.put)
   leave(reversed(members))
   assert lost.empty()
 
@@ -141,7 +141,7 @@ def watched(port, count, timeout):
 def test_a_process_that_dies_is_named_to_the_others(port):
   members, lost = watched(port, 3, 30.0)
   members[1]._peers[0].socket.shutdown(socket.SHUT_RDWR)
-  assert [lost[i].get(timeout=5) for i in (0, 2)] == ["process 1 (machine1) left the run"] * 2
+  assert [lost[i].get(timeout=20) for i in (0, 2)] == ["process 1 (machine1) left the run"] * 2
   leave(members)
 
 
@@ -149,20 +149,20 @@ def test_the_first_process_is_missed_too(port):
   members, lost = watched(port, 3, 30.0)
   for peer in members[0]._peers:
     peer.socket.shutdown(socket.SHUT_RDWR)
-  assert [lost[i].get(timeout=5) for i in (1, 2)] == ["process 0 (localhost) left the run"] * 2
+  assert [lost[i].get(timeout=20) for i in (1, 2)] == ["process 0 (localhost) left the run"] * 2
   leave(members)
 
 
 def test_a_process_that_is_stopped_is_not_heard(port):
   members, lost = run_of(port, 3), [queue.Queue() for _ in range(3)]
   for index in (0, 2):
-    members[index].watch(timeout=0.5, lost=lost[index].put)
-  assert [lost[i].get(timeout=5) for i in (0, 2)] == ["process 1 (machine1) was not heard for 0.5 s"] * 2
+    members[index].watch(timeout=2.0, lost=lost[index].put)
+  assert [lost[i].get(timeout=20) for i in (0, 2)] == ["process 1 (machine1) was not heard for 2 s"] * 2
   leave(members)
 
 
 def test_a_reason_goes_with_the_one_who_leaves(port):
   members, lost = watched(port, 3, 30.0)
   members[2].leave("process 2 (machine2) stopped: no such file")
-  assert [lost[i].get(timeout=5) for i in (0, 1)] == ["process 2 (machine2) stopped: no such file"] * 2
+  assert [lost[i].get(timeout=20) for i in (0, 1)] == ["process 2 (machine2) stopped: no such file"] * 2
   leave(members[:2])

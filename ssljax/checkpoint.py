@@ -14,12 +14,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from ssljax import tree
+from ssljax import distributed, tree
 from ssljax.errors import UserError
 from ssljax.types import PyTree
 
 _MOST_NAMED = 3  # differing leaves spelled out in one error line; the rest are counted
-_checksums = jax.jit(tree.fold)
 
 
 class Checkpoints:
@@ -153,8 +152,10 @@ class Checkpoints:
 
   def set_aside_after(self, step: int) -> None:
     """Moves the checkpoints after `step` aside (`STEP.corrupt`): a run that goes on from `step` writes them anew."""
-    for later in [s for s in self.steps() if s > step]:
-      (self.directory / str(later)).rename(_unused(self.directory / f"{later}.corrupt"))
+    if distributed.is_main():
+      for later in [s for s in self.steps() if s > step]:
+        (self.directory / str(later)).rename(_unused(self.directory / f"{later}.corrupt"))
+    distributed.barrier("checkpoints set aside")
     self._manager.reload()
     self._committed = list(self._manager.all_steps())
 
@@ -166,6 +167,13 @@ class Checkpoints:
 
 class CorruptCheckpoint(UserError):
   """A checkpoint that cannot be read or whose bits changed since it was written."""
+
+
+def _checksums(state: PyTree) -> PyTree:
+  """Returns `tree.fold` of a state, on every process."""
+  place = jax.tree.leaves(state)[0].sharding
+  everywhere = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+  return jax.jit(tree.fold, out_shardings=everywhere)(state)
 
 
 def _unused(path: pathlib.Path) -> pathlib.Path:

@@ -110,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     "--max_bytes", "--max-bytes", type=int, default=50_000_000, metavar="N", help="of text (default 50,000,000)"
   )
 
+  _command(commands, "doctor", "doctor", "devices, versions and clocks, of all processes where there are several")
+
   report = _command(commands, "report", "report", "one self-contained HTML page of one or several runs")
   report.add_argument("dirs", nargs="+", metavar="DIR")
   report.add_argument("--out", metavar="FILE.html", help="default: DIR/report.html of the first")
@@ -128,9 +130,24 @@ def _allowances(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _hosts(parser: argparse.ArgumentParser) -> None:
+  hosts = parser.add_argument_group(
+    "several processes", "SLURM, TPU VMs, Kubernetes and Open MPI are found by themselves"
+  )
+  hosts.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+  hosts.add_argument("--num-processes", type=int, metavar="N")
+  hosts.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
+  hosts.add_argument("--join-timeout", type=float, default=300, metavar="SECONDS", help="to wait for all (default 300)")
+  hosts.add_argument(
+    "--lost-timeout", type=float, default=60, metavar="SECONDS", help="without a sign of life (default 60)"
+  )
+
+
 def _command(commands: Any, name: str, module: str, text: str) -> argparse.ArgumentParser:
   parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
   parser.set_defaults(module=module)
-  if module in ("train", "anneal", "evaluate", "data_preview"):
+  if module in ("train", "anneal", "evaluate", "data_preview", "doctor"):
     parser.add_argument("--cpu-devices", type=int, metavar="N", help="devices the CPU shows (default: its cores)")
+  if module in ("train", "anneal", "evaluate", "doctor"):
+    _hosts(parser)
   return parser

@@ -72,6 +72,18 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, BATCH)
 
 
+def reader(mesh: Mesh) -> tuple[int, int]:
+  """Returns (number of the part of a batch that this process reads, number of parts).
+
+  Processes whose devices hold the same examples (`tensor` across machines) read the same part.
+  """
+  held: dict[int, set[int]] = {}
+  for device, index in batch_sharding(mesh).devices_indices_map((batch_devices(mesh),)).items():
+    held.setdefault(device.process_index, set()).add(index[0].start or 0)
+  parts = sorted({tuple(sorted(rows)) for rows in held.values()})
+  return parts.index(tuple(sorted(held[jax.process_index()]))), len(parts)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of what every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
+from ssljax import distributed
 from ssljax.errors import UserError
 
 FILE = "metrics.jsonl"
@@ -64,6 +65,21 @@ class Writer:
   def __exit__(self, *exception: object) -> None:
     """Closes the files, whatever happened."""
     self.close()
+
+
+class Silence:
+  """A writer that writes nothing: another process of the run does."""
+
+  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Does nothing."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
+def open_writer(workdir: str | os.PathLike, start_step: int = 0) -> Writer | Silence:
+  """Returns the writer of this process of a run: one of them writes."""
+  return Writer(workdir, start_step) if distributed.is_main() else Silence()
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, float]]:

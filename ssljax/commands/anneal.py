@@ -22,6 +22,13 @@ def run(options: argparse.Namespace) -> int:
   if out.resolve() == trunk.resolve():
     raise UserError(f"--out: found {out}, the run itself, expected another folder")
   runtime.start(cpu_devices=options.cpu_devices)
+  with train.together(options, same=config):
+    return _run(options, trunk, step, config, out)
+
+
+def _run(
+  options: argparse.Namespace, trunk: pathlib.Path, step: int | None, config: dict[str, Any], out: pathlib.Path
+) -> int:
   if step is None and (out / "config.json").is_file():  # the trunk may have gone on since this branch began
     rate = workdirs.read_config(out)["optimizer"]["learning_rate"]
     step = rate.get("anneal_start") if isinstance(rate, Mapping) else None

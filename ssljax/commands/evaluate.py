@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ssljax import runtime
+from ssljax import distributed, runtime
+from ssljax.commands import train
 from ssljax.commands import workdir as workdirs
 from ssljax.errors import UserError, nearest
 
@@ -18,10 +19,17 @@ def run(options: argparse.Namespace) -> int:
   Of a stream every task is measured.
   """
   folder, step = workdirs.split_step(options.workdir, "--workdir")
-  section = _chosen(workdirs.read_config(folder).get("evaluation"), options.evals)
+  config = workdirs.read_config(folder)
+  section = _chosen(config.get("evaluation"), options.evals)
   other = workdirs.split_step(options.merge, "--merge") if options.merge else None
   runtime.start(cpu_devices=options.cpu_devices)
+  with train.together(options, same=config):
+    return _run(folder, step, section, other)
 
+
+def _run(
+  folder: pathlib.Path, step: int | None, section: dict[str, Any], other: tuple[pathlib.Path, int | None] | None
+) -> int:
   import jax
 
   from ssljax.commands import final
@@ -33,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     for name, part in zip(_names(assembled), assembled.tasks(), strict=True):
       scores = _merged(part, state, earlier) if earlier else _scores(final.measure_of(part), state)
       found |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
-      if name:
+      if name and distributed.is_main():
         print(f"on {name}:")
       final.show(scores)
   workdirs.write_json(folder / "eval" / (f"{step}_merged.json" if other else f"{step}.json"), found)

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ssljax import rng, sharding, tree
+from ssljax import distributed, rng, sharding, tree
 from ssljax.commands import workdir as workdirs
 from ssljax.evaluators.features import Features
 from ssljax.evaluators.knn import nearest_rows
@@ -50,6 +50,8 @@ def finish(
       scores = _pictures(run, state, measure, folder)
     else:
       scores = _text(run, state, measure) if measure else {}
+  if not distributed.is_main():
+    return
   scores |= _throughput(folder)
   workdirs.write_json(folder / "eval" / "final.json", scores)
   write_report(run, folder, begun=begun)
@@ -60,7 +62,9 @@ def finish(
 
 
 def write_report(run: Run, folder: pathlib.Path, *, begun: float) -> None:
-  """Writes summary.json (size, devices, seconds) and report.html."""
+  """Writes summary.json (size, devices, seconds) and report.html; one process of a run does."""
+  if not distributed.is_main():
+    return
   devices = run.mesh.devices.flatten()
   summary = {"parameters": tree.size(run.like.params), "devices": f"{len(devices)} x {devices[0].device_kind}"}
   workdirs.write_json(folder / "summary.json", summary | {"seconds": round(time.time() - begun, 1)})
@@ -100,14 +104,14 @@ def _throughput(folder: pathlib.Path) -> dict[str, float]:
 
 def show(scores: Mapping[str, float]) -> None:
   """Prints the scores as a table: a row a representation (or model), a column an evaluator's number (or a group)."""
-  console = Console()
+  console = Console(quiet=not distributed.is_main())
   if any(key.endswith("/bits_per_byte") for key in scores):
     console.print(_bits(scores))
   elif table := _features(scores):
     console.print(table)
   if "train/examples_per_second" in scores:
-    wait = 100 * scores["train/data_wait"]
-    print(f"trained at {scores['train/examples_per_second']:.0f} examples/s, {wait:.1f} % of the time waiting for data")
+    rate, wait = scores["train/examples_per_second"], 100 * scores["train/data_wait"]
+    console.out(f"trained at {rate:.0f} examples/s, {wait:.1f} % of the time waiting for data", highlight=False)
 
 
 def _features(scores: Mapping[str, float]) -> Table | None:
@@ -144,19 +148,19 @@ def draw(
   run: Run, state: TrainState, folder: pathlib.Path, *, measure: Measure | None, features: Features | None
 ) -> None:
   """Writes the pictures of the report: augmented views, what the objective shows, nearest neighbours."""
-  pictures.save(views(run), folder, "1_views", caption="Augmented views: what the model is trained on")
+  _save(views(run), folder, "1_views", caption="Augmented views: what the model is trained on")
   params, key = parameters(state), rng.use_key(state.rng, rng.SHOW)
   source = measure.test if measure else run.source
   host = source.read(np.linspace(0, len(source) - 1, _SHOWN).astype(np.int64)).arrays
   index = np.stack([np.zeros(_SHOWN), np.arange(_SHOWN)], axis=-1).astype(np.uint32)
   show_one = jax.jit(lambda p, s, batch: run.objective.show(p, s, run.augment.evaluate(batch), rng=key))
   for number, (name, images) in enumerate(show_one(params, state.objective_state, host | {"index": index}).items()):
-    sheet = pictures.grid(np.asarray(run.augment.restore(images)), columns=name.split(" | "))
-    pictures.save(sheet, folder, f"2_objective_{number}", caption=name.replace(" | ", ", "))
+    sheet = pictures.grid(distributed.to_host(run.augment.restore(images)), columns=name.split(" | "))
+    _save(sheet, folder, f"2_objective_{number}", caption=name.replace(" | ", ", "))
   if measure and features:
     sheet = _neighbours(measure, features)
     caption = "Ten test queries and their nearest training pictures; framed green where the class is the same"
-    pictures.save(sheet, folder, "3_neighbours", caption=caption)
+    _save(sheet, folder, "3_neighbours", caption=caption)
 
 
 def views(run: Run, *, rows: int = _SHOWN) -> Any:
@@ -172,7 +176,7 @@ def views(run: Run, *, rows: int = _SHOWN) -> Any:
   for draw in range(3 if run.augment.produces == ("image",) else 1):
     made = augment(rng.example_keys(seed_key, host["index"] + np.uint32([draw, 0])), host)
     for key in run.augment.produces:
-      images = np.asarray(run.augment.restore(made[key]))
+      images = distributed.to_host(run.augment.restore(made[key]))
       cells.append(images if images.ndim == 5 else images[:, None])
   names = ["picture"] + [f"view {n + 1}" for n in range(sum(cell.shape[1] for cell in cells[1:]))]
   return pictures.grid(_same_size(cells)[:rows], columns=names)
@@ -185,9 +189,14 @@ def _same_size(cells: list[np.ndarray]) -> np.ndarray:
   return np.concatenate([cell[:, :, w][:, :, :, w] for cell, w in zip(cells, where, strict=True)], axis=1)
 
 
+def _save(sheet: Any, folder: pathlib.Path, name: str, *, caption: str) -> None:
+  if distributed.is_main():
+    pictures.save(sheet, folder, name, caption=caption)
+
+
 def _neighbours(measure: Measure, features: Features) -> Any:
   queries = np.linspace(0, len(features.test_x) - 1, _SHOWN).astype(np.int64)
-  rows = np.asarray(nearest_rows(features.train_x, features.test_x[queries], k=_NEAREST))
+  rows = distributed.to_host(nearest_rows(features.train_x, features.test_x[queries], k=_NEAREST))
   found = measure.train.read(rows.ravel()).arrays["image"]
   same = features.train_y[rows] == features.test_y[queries][:, None]
   return pictures.neighbours(

@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ssljax import distributed
 from ssljax.checkpoint import Checkpoints
 from ssljax.commands import anneal, final, train
 from ssljax.commands import workdir as workdirs
@@ -52,6 +53,8 @@ def run(
     state = start(assembled, folder, say=train.say)
     final.draw(assembled.tasks()[-1], state, folder / "pictures", measure=None, features=None)
   final.write_report(assembled, folder, begun=begun)
+  if not distributed.is_main():
+    return
   for metric, table in tables.items():
     _show(metric, rows, names, table)
   print(f"evaluation  {folder / 'eval' / FILE}")

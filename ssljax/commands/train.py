@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ssljax import runtime
+from ssljax import distributed, runtime
 from ssljax.commands import workdir as workdirs
 from ssljax.commands.configs import load_config
 from ssljax.errors import UserError
@@ -25,9 +25,24 @@ def run(options: argparse.Namespace) -> int:
   folder = workdirs.prepare(options.workdir)
   origin = _origin(options.origin)
   runtime.start(cpu_devices=options.cpu_devices)
-  if origin is not None:
-    config = continued(config, folder, origin)
-  return execute(config, folder, origin=origin, allow=options)
+  with together(options, same=config):
+    if origin is not None:
+      config = continued(config, folder, origin)
+    return execute(config, folder, origin=origin, allow=options)
+
+
+def together(options: argparse.Namespace, *, same: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+  """Returns the context in which the processes of a run work together, of one config and the same versions."""
+  from ssljax.training.config import flatten
+
+  return distributed.joined(
+    options.coordinator,
+    options.num_processes,
+    options.process_id,
+    same=flatten(same) | distributed.versions(),
+    join_timeout=options.join_timeout,
+    lost_timeout=options.lost_timeout,
+  )
 
 
 def execute(
@@ -59,10 +74,10 @@ def execute(
     accept(folder, assembled, int(state.step), allow=allow)
     state = train(assembled, state, folder, measure=measure)
   except Preempted as stopped:
-    print(stopped)
+    say(str(stopped))
     return PREEMPTED
   except Diverged as diverged:
-    print(f"error: {diverged}", file=sys.stderr)
+    say(f"error: {diverged}")
     return 1
   final.finish(assembled, state, measure, folder, begun=begun)
   return 0
@@ -130,8 +145,9 @@ def _last_step(origin: Origin) -> int:
 
 
 def say(text: str) -> None:
-  """Prints a line about the run, beside the results on stdout."""
-  print(text, file=sys.stderr, flush=True)
+  """Prints a line about the run, beside the results on stdout; one process of a run does."""
+  if distributed.is_main():
+    print(text, file=sys.stderr, flush=True)
 
 
 def _origin(text: str | None) -> Origin | None:

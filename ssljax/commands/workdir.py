@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from ssljax import distributed
 from ssljax.errors import UserError
 
 
@@ -17,9 +19,8 @@ def prepare(folder: str) -> pathlib.Path:
   path = pathlib.Path(folder)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    probe = path / ".writable"
-    probe.touch()
-    probe.unlink()
+    with tempfile.TemporaryFile(dir=path):
+      pass
   except OSError as error:
     raise UserError(f"--workdir: cannot write to {folder} ({error.strerror}), expected a writable folder") from error
   return path
@@ -38,7 +39,9 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
-  """Writes a JSON file that is whole or absent: written aside, then renamed."""
+  """Writes a JSON file that is whole or absent: written aside, then renamed; one process of a run does."""
+  if not distributed.is_main():
+    return
   file.parent.mkdir(parents=True, exist_ok=True)
   aside = file.with_suffix(".partial")
   aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

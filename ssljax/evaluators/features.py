@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ssljax import distributed
 from ssljax.errors import UserError, nearest
 
 Encode = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -53,7 +54,7 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, np.ndarray]], *, key:
   The device works on one batch while the host reads the next: at most two batches of features are on the device.
 
   Args:
-    encode: compiled function of a batch; its outputs must be readable from this process (replicated or local).
+    encode: compiled function of a batch.
     batches: host batches of one shape, the last one padded: `valid` bool[B] is False on padding. Without
       `label` int32[B] the labels are -1.
     key: which output of `encode` to keep; f32[B,...] is flattened to [B,D].
@@ -73,7 +74,7 @@ def _encoded(encode: Encode, batches: Iterable[Mapping[str, np.ndarray]], key: s
     outputs = encode(batch)
     if key not in outputs:
       raise UserError(f"encode: unknown output {nearest(key, outputs)}")
-    valid = np.asarray(batch["valid"], bool)
+    valid = batch["valid"]
     yield outputs[key], valid, batch.get("label", np.full(len(valid), -1))
 
 
@@ -89,5 +90,6 @@ def _one_behind(encoded: Iterable[tuple]) -> Iterator[Labelled]:
 
 
 def _valid_rows(x: Any, valid: np.ndarray, label: np.ndarray) -> Labelled:
-  x = np.asarray(x, np.float32)
-  return x.reshape(len(x), -1)[valid], np.asarray(label, np.int32)[valid]
+  x = np.asarray(distributed.to_host(x), np.float32)
+  valid = np.asarray(distributed.to_host(valid), bool)
+  return x.reshape(len(x), -1)[valid], np.asarray(distributed.to_host(label), np.int32)[valid]

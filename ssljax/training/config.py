@@ -17,7 +17,7 @@ Rules = tuple[tuple[str, Action], ...]
 
 # Keys that may differ when a work directory is resumed: they change how a run is watched or laid out, not what it is.
 FREE = (
-  r"^((steps|log_every|sharding|fsdp_min_size|data\.(workers|threads|max_corrupt))$"
+  r"^((steps|log_every|max_step_seconds|sharding|fsdp_min_size|data\.(workers|threads|max_corrupt))$"
   r"|(mesh|evaluation|checkpoint|profile)\.)"
 )
 _DURATION = re.compile(r"^[0-9.]+(e[0-9]+)?(ep|ex)$")
@@ -169,6 +169,8 @@ class Job:
     evaluation: what is measured; none: nothing.
     log_every: steps between lines of metrics.jsonl.
     max_skipped: consecutive steps with a loss or gradient that is not finite before the run stops.
+    max_step_seconds: seconds a step may take, with its saving and measuring, before the process prints where it
+      hangs and ends; none: for ever.
     profile: which steps are profiled; none: none.
   """
 
@@ -190,6 +192,7 @@ class Job:
   evaluation: Evaluation | None = None
   log_every: int = 20
   max_skipped: int = 10
+  max_step_seconds: float | None = None
   profile: Profile | None = None
 
 

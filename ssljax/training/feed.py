@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from ssljax import sharding
 from ssljax.data.corpus import Corpus, open_corpus
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import Source, open_source
@@ -28,15 +29,17 @@ class Feed(NamedTuple):
   num_examples: int
 
 
-def open_feed(job: Job) -> Feed:
-  """Returns the feed of a job.
+def open_feed(job: Job, mesh: jax.sharding.Mesh) -> Feed:
+  """Returns the feed of a job: this process's rows, those its devices hold.
 
   Raises:
     UserError: a source, split, tokenizer or mixture that does not fit.
   """
   if job.data.text is not None and job.augment is not None:
     raise UserError("augment: found a section, expected none for text (data.text)")
-  parts = [_open(job, data) for data in task_data(job)]
+  host, num_hosts = sharding.reader(mesh)
+  hosts = {"host": host, "num_hosts": num_hosts}
+  parts = [_open(job, data, hosts) for data in task_data(job)]
   sources, streams = zip(*parts, strict=True)
   stream = streams[0]
   if job.stream or job.data.begin:
@@ -48,7 +51,7 @@ def open_feed(job: Job) -> Feed:
       order=job.continual.order,
       replay=job.continual.replay,
       begin=job.data.begin,
-      **_hosts(),
+      **hosts,
     )
   return Feed(sources, stream, stream.epoch_size)
 
@@ -59,16 +62,12 @@ def task_data(job: Job) -> list[Data]:
   return tasks or [job.data]
 
 
-def _hosts() -> dict[str, int]:
-  return {"host": jax.process_index(), "num_hosts": jax.process_count()}
-
-
-def _open(job: Job, data: Data) -> tuple[Source | Corpus, Stream | TextStream]:
+def _open(job: Job, data: Data, hosts: dict[str, int]) -> tuple[Source | Corpus, Stream | TextStream]:
   assert data.source is not None
   if data.text is None:
     source = open_source(data.source, split=data.split, image_size=data.image_size)
-    return source, Stream(source, seed=job.seed, batch_size=data.batch_size, **_hosts())
+    return source, Stream(source, seed=job.seed, batch_size=data.batch_size, **hosts)
   assert job.data.source is not None
   # One vocabulary for all tasks: what is learnt is learnt from the first one's text.
   corpus = open_corpus(data.source, data.text, split=data.split, trained_on=(job.data.source, job.data.split))
-  return corpus, corpus.stream(seed=job.seed, batch_size=data.batch_size, **_hosts())
+  return corpus, corpus.stream(seed=job.seed, batch_size=data.batch_size, **hosts)

@@ -20,9 +20,9 @@ from ssljax.training.meter import Meter
 from ssljax.training.progress import ProgressLine
 from ssljax.training.run import Run
 from ssljax.training.step import make_step
-from ssljax.training.watch import CorruptRecords, Preempted, SkippedSteps, profiler, stop_signal
+from ssljax.training.watch import CorruptRecords, Preempted, SkippedSteps, profiler, stop_signal, time_limit
 from ssljax.types import Batch, TrainState
-from ssljax.writer import Writer
+from ssljax.writer import Silence, Writer, open_writer
 
 _AHEAD = 2  # steps dispatched ahead of an accelerator: enough to hide the host, few enough to bound memory
 Evaluate = Callable[[TrainState], dict[str, float]]
@@ -85,7 +85,7 @@ def train(
     return state
   with (
     contextlib.closing(_checkpoints(run, workdir)) as store,
-    contextlib.closing(Writer(workdir, start_step=int(state.step))) as writer,
+    contextlib.closing(open_writer(workdir, start_step=int(state.step))) as writer,
     ProgressLine(run.job.steps) as progress,
     jax.set_mesh(run.mesh),
   ):
@@ -146,12 +146,14 @@ def trace_step(run: Run) -> Any:
 class _Loop:
   """The moving parts of one stretch of training; `from_state` runs it."""
 
-  def __init__(self, run: Run, store: Checkpoints, writer: Writer, progress: ProgressLine, measure: Evaluate | None):
+  def __init__(
+    self, run: Run, store: Checkpoints, writer: Writer | Silence, progress: ProgressLine, measure: Evaluate | None
+  ):
     self._run, self._job = run, run.job
     self._store, self._writer, self._progress, self._measure = store, writer, progress, measure
     data = run.job.data
     self._corrupt = CorruptRecords(
-      source=data.source, total=run.stream.epoch_size, limit=data.max_corrupt, say=progress.say
+      source=data.source, total=run.stream.epoch_size, limit=data.max_corrupt, say=progress.warn
     )
     self._skipped = SkippedSteps(limit=run.job.max_skipped, say=progress.say)
     # On CPU, two programs in flight whose collectives wait for each other's threads can deadlock (seen in jax 0.10.2).
@@ -166,15 +168,21 @@ class _Loop:
     peak = flops.peak(self._run.mesh.devices.flat[0])
     self._progress.begin(start)
     batches = self._run.stream.iterate(start, workers=data.workers, threads=data.threads)
-    with contextlib.closing(batches), stop_signal() as stop, profiler(self._job.profile, workdir / "profile") as trace:
+    with (
+      contextlib.closing(batches),
+      stop_signal() as stop,
+      profiler(self._job.profile, workdir / "profile") as trace,
+      time_limit(self._job.max_step_seconds) as limit,
+    ):
       self._meter = Meter(examples=data.batch_size, operations=operations, peak=peak and peak * self._run.mesh.size)
       for step in range(start + 1, self._job.steps + 1):
+        limit()
         trace(step - 1)
         with self._meter.waiting():
           batch = next(batches)
         self._corrupt.add(batch.skipped)
         state, metrics = train_step(state, self._to_devices(batch.arrays))
-        stopping = stop.is_set()  # asked once: what is not saved here must not stop the run
+        stopping = stop(step)  # asked once: what is not saved here must not stop the run
         self._after(step, state, metrics, stopping=stopping)
         if stopping:
           raise Preempted(f"stopped by SIGTERM at step {step}; the same command goes on from there")

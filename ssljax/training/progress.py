@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from ssljax import distributed
 
 _PLAIN_SECONDS = 10.0  # between plain lines
 
@@ -23,7 +26,8 @@ class ProgressLine:
     self._total, self._start, self._begun, self._last = total, 0, time.monotonic(), 0.0
     self._console = Console(stderr=True)
     self._bar: Progress | None = None
-    if self._console.is_terminal:
+    self._shown = distributed.is_main()
+    if self._console.is_terminal and self._shown:
       columns = (
         TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
         BarColumn(bar_width=20),
@@ -43,8 +47,17 @@ class ProgressLine:
     if self._bar:
       self._bar.stop()
 
+  def warn(self, text: str) -> None:
+    """Prints a line that this process alone knows of, above the bar."""
+    if self._shown:
+      self.say(text)
+    else:
+      print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+
   def say(self, text: str) -> None:
-    """Prints a line above the bar."""
+    """Prints a line above the bar; of several processes one does."""
+    if not self._shown:
+      return
     if self._bar:
       self._bar.console.print(text, markup=False, highlight=False)
     else:

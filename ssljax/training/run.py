@@ -82,13 +82,13 @@ def assemble(
       objective reads against leaves the data makes.
   """
   sections = config_lib.parse(config_lib.any_durations(config))
-  feed = feed or open_feed(sections)
+  mesh = sharding.make_mesh(**dataclasses.asdict(sections.mesh), devices=devices)
+  _check_sizes(sections, mesh)
+  feed = feed or open_feed(sections, mesh)
   source, stream, size = feed.sources[0], feed.stream, sections.data.batch_size
   config = config_lib.resolve_durations(config, batch_size=size, num_examples=feed.num_examples)
   config = _remember_vocabulary(config, source)
   job = config_lib.parse(config)
-  mesh = sharding.make_mesh(**dataclasses.asdict(job.mesh), devices=devices)
-  _check_sizes(job, mesh)
 
   augment = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
   optimizer = _frozen(build.build(job.optimizer, "optim", where="optimizer", batch_size=size), job.init)

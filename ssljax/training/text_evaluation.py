@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import build, sharding
+from ssljax import build, distributed, sharding
 from ssljax.data.corpus import Corpus, open_corpus
 from ssljax.errors import UserError
 from ssljax.evaluators.text import Arrays, TextProbe
@@ -27,7 +27,7 @@ class TextMeasure:
     assert section is not None and isinstance(run.source, Corpus)
     if section.source is not None:
       raise UserError("evaluation.source: found one, expected none for text: the test split of data.source is measured")
-    self._run, self._say, self.train = run, say, run.source
+    self._run, self._say, self.train = run, say if distributed.is_main() else _silent, run.source
     self.test = open_corpus(data.source, self.train.text, split=section.test, trained_on=self.train.trained_on)
     devices = sharding.batch_devices(run.mesh)
     if section.batch_size % devices:
@@ -52,7 +52,8 @@ class TextMeasure:
     def write(prompts: np.ndarray, most: int, temperature: float, seed: int) -> np.ndarray:
       key = jax.random.key(seed)
       eos = self.train.vocabulary.eos
-      return np.asarray(self._run.objective.write(params, prompts, most, temperature=temperature, rng=key, eos=eos))
+      written = self._run.objective.write(params, prompts, most, temperature=temperature, rng=key, eos=eos)
+      return distributed.to_host(written)
 
     probe = TextProbe(
       train=self.train,
@@ -65,3 +66,8 @@ class TextMeasure:
     with jax.set_mesh(self._run.mesh):
       chosen = [evaluator for evaluator in self._evaluators.values() if evaluator.when in when]
       return {key: value for evaluator in chosen for key, value in evaluator(probe).items()}
+
+
+def _silent(text: str) -> None:
+  """Prints nothing: another process of the run prints the same."""
+  del text

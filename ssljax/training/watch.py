@@ -1,6 +1,7 @@
 """What may go wrong while a run goes on: corrupt records, steps that are not finite, a signal, a step to profile."""
 
 import contextlib
+import faulthandler
 import pathlib
 import signal
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
+from ssljax import distributed
 from ssljax.errors import UserError
 from ssljax.training.config import Profile
 from ssljax.types import Array
@@ -73,14 +75,33 @@ class SkippedSteps:
 
 
 @contextlib.contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-  """Gives an event that is set when SIGTERM comes; the old handler returns afterwards."""
+def stop_signal() -> Iterator[Callable[[int], bool]]:
+  """Gives a function to call after each step: whether SIGTERM came, so that this step is to be the last.
+
+  Of several processes all stop after the same step, whichever of them the signal came to. The old handler returns
+  afterwards.
+  """
+  if jax.process_count() > 1:  # jax has its own handler, which a handler of ours would replace
+    yield distributed.preempted
+    return
   come = threading.Event()
   old = signal.signal(signal.SIGTERM, lambda *_: come.set())
   try:
-    yield come
+    yield lambda step: come.is_set()
   finally:
     signal.signal(signal.SIGTERM, old)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[Callable[[], None]]:
+  """Gives a function to call before each step: one that takes longer prints where every thread stands and ends.
+
+  jax never notices a process that hangs in Python while the others wait for it.
+  """
+  try:
+    yield lambda: faulthandler.dump_traceback_later(seconds, exit=True) if seconds else None
+  finally:
+    faulthandler.cancel_dump_traceback_later()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import jax
 
 from ssljax import chips, flops, tree
 from ssljax.planning import collectives, hlo, products, traffic, trips
+from ssljax.planning.collectives import Collective
+from ssljax.planning.products import Products
 from ssljax.planning.roofline import Roofline, roofline
 from ssljax.types import Batch, Objective, PyTree, TrainState
 
@@ -61,9 +63,9 @@ class Estimate:
   limit: int | None
   needed: int | None
   memory: Memory | None = None
-  products: products.Products | None = None
+  products: Products | None = None
   moved: int | None = None
-  collectives: tuple[collectives.Collective, ...] = ()
+  collectives: tuple[Collective, ...] = ()
   unknown_loops: int = 0
   roofline: Roofline | None = None
 

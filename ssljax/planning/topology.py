@@ -66,7 +66,7 @@ class Topology:
       UserError: the compiler of these devices is not installed.
     """
     if self.kind == "cpu":
-      return {}
+      return {"JAX_PLATFORMS": "cpu"}
     return _tpu_environment() if self.kind in TPUS else _gpu_environment()
 
   def devices(self) -> list[Any]:

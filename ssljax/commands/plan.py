@@ -8,7 +8,6 @@ from typing import Any
 
 from ssljax import runtime
 from ssljax.commands.configs import load_config
-from ssljax.errors import UserError
 from ssljax.planning import topology as topologies
 
 
@@ -59,7 +58,9 @@ class _Planner:
     plan = self._about(run) | _numbers(run, estimate, self._model_operations(run))
     if search:
       remats = variants.REMATS if plan["remat"] else ("none",)
-      plan |= self._fits(remats, max(1, plan["rows"]), devices=run.job.data.batch_size // run.job.accumulate // plan["rows"])
+      plan |= self._fits(
+        remats, max(1, plan["rows"]), devices=run.job.data.batch_size // run.job.accumulate // plan["rows"]
+      )
     return plan
 
   def _assemble(self, config: Mapping[str, Any]) -> Any:
@@ -71,10 +72,10 @@ class _Planner:
 
     job = config_lib.parse(config_lib.any_durations(config))
     data = job.data
-    stream = stand_in(
-      batch_size=data.batch_size, image_size=data.image_size, text=data.text, num_tasks=len(job.stream)
+    stream = stand_in(batch_size=data.batch_size, image_size=data.image_size, text=data.text, num_tasks=len(job.stream))
+    return assemble(
+      config, devices=self._devices, feed=Feed((None,) * max(1, len(job.stream)), stream, stream.epoch_size)
     )
-    return assemble(config, devices=self._devices, feed=Feed((None,) * max(1, len(job.stream)), stream, stream.epoch_size))
 
   def _estimate(self, run: Any) -> Any:
     import jax
@@ -126,7 +127,12 @@ class _Planner:
     found = fit.search(estimate, remats, rows=rows)
     best = fit.best(found)
     lines = [
-      {"remat": one.remat, "rows": one.rows, "examples_per_second": one.rate * devices, "needed_bytes": one.estimate.needed}
+      {
+        "remat": one.remat,
+        "rows": one.rows,
+        "examples_per_second": one.rate * devices,
+        "needed_bytes": one.estimate.needed,
+      }
       for one in found
     ]
     size = best and best.rows * devices * self._config.get("accumulate", 1)
@@ -135,7 +141,8 @@ class _Planner:
 
 def _numbers(run: Any, estimate: Any, model: int) -> dict[str, Any]:
   """Returns the part of a plan that was measured; None where the compiler refused the step or the chip is unknown."""
-  from ssljax.planning import collectives, estimate as estimates
+  from ssljax.planning import collectives
+  from ssljax.planning import estimate as estimates
 
   memory, products, roofline = estimate.memory, estimate.products, estimate.roofline
   seconds = roofline.seconds if roofline else None

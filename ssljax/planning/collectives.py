@@ -10,7 +10,11 @@ from ssljax.planning.hlo import Computation, Instruction, Module
 from ssljax.planning.trips import Trips
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-_OPCODES = {**{kind: kind for kind in KINDS}, **{f"{kind}-start": kind for kind in KINDS}, "ragged-all-to-all": KINDS[3]}
+_OPCODES = {
+  **{kind: kind for kind in KINDS},
+  **{f"{kind}-start": kind for kind in KINDS},
+  "ragged-all-to-all": KINDS[3],
+}
 
 
 class Collective(NamedTuple):
@@ -66,7 +70,8 @@ def _collective(computation: Computation, instruction: Instruction, runs: int, i
   operands = [shape for name in instruction.operands for shape in computation.instructions[name].shapes]
   results = list(instruction.shapes)
   if instruction.opcode.endswith("-start") and [s.dims for s in results[: len(operands)]] == [s.dims for s in operands]:
-    results = results[len(operands) :]  # what is started carries its operands with it
+    # What is started carries its operands with it, and flags.
+    results = [shape for shape in results[len(operands) :] if shape.dims]
   size = max(sum(shape.bytes for shape in operands), sum(shape.bytes for shape in results))
   members = max(len(group) for group in groups)
   share = {"all-reduce": 2 * (members - 1) / members, "collective-permute": 1.0}.get(kind, (members - 1) / members)

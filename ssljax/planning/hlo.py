@@ -10,7 +10,9 @@ _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+)(?:\.\d+)? \(.*\{$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=? ]*)\](?:\{([^{}]*)\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
-_CALLED = re.compile(r"\b(?:calls|body|condition|to_apply|async_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
+_CALLED = re.compile(
+  r"\b(?:calls|body|condition|to_apply|async_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}"
+)
 
 
 @dataclasses.dataclass(frozen=True)

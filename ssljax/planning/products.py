@@ -50,7 +50,9 @@ def operations_of(computation: Computation, instruction: Instruction) -> int:
   """Returns the floating-point operations of one run of an instruction itself; 0 for all but products."""
   if instruction.opcode == "dot":
     lhs = computation.operand(instruction, 0).shapes[0]
-    return 2 * instruction.shapes[0].count * math.prod(lhs.dims[i] for i in _numbers(instruction, "lhs_contracting_dims"))
+    return (
+      2 * instruction.shapes[0].count * math.prod(lhs.dims[i] for i in _numbers(instruction, "lhs_contracting_dims"))
+    )
   if instruction.opcode == "convolution":
     parts = [computation.operand(instruction, n).shapes[0] for n in range(2)]
     return _convolution(instruction.attributes, *parts, instruction.shapes[0])

@@ -56,7 +56,11 @@ def stand_in(*, batch_size: int, image_size: int, text: Text | None, num_tasks: 
 
 
 def _picture(size: int) -> dict[str, np.ndarray]:
-  return {"image": np.zeros((size, size, 3), np.uint8), "aspect": np.ones((), np.float32), "label": np.zeros((), np.int32)}
+  return {
+    "image": np.zeros((size, size, 3), np.uint8),
+    "aspect": np.ones((), np.float32),
+    "label": np.zeros((), np.int32),
+  }
 
 
 class _Tokens(NamedTuple):

@@ -151,7 +151,8 @@ def _compile_only(topology: Topology) -> list[Any]:
     found = topologies.get_topology_desc(**_arguments(topology))
   except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
     why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    raise UserError(f"--topology: unknown topology {nearest(topology.name, names())}; the compiler says {why}") from None
+    known = nearest(topology.name, names())
+    raise UserError(f"--topology: unknown topology {known}; the compiler says: {why}") from None
   return list(found.devices)
 
 

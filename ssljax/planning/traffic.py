@@ -82,12 +82,12 @@ def _written(module: Module, computation: Computation, instruction: Instruction,
     return _outside(_result(instruction))
   if body is None or not outside:
     return outside
-  roots = [body.operand(body.root, n) for n in range(len(body.root.operands))] if body.root.opcode == "tuple" else [body.root]
-  written = [_root(module, body, root) for root in roots]
-  kept = [not sum(map(_outside, (shape,))) for shape in instruction.shapes]
-  if len(kept) != len(written):
+  root = body.root
+  roots = [body.operand(root, n) for n in range(len(root.operands))] if root.opcode == "tuple" else [root]
+  if len(roots) != len(instruction.shapes):
     return outside
-  return sum(size for size, on_chip in zip(written, kept, strict=True) if not on_chip)
+  pairs = zip(roots, instruction.shapes, strict=True)
+  return sum(_root(module, body, made) for made, shape in pairs if _outside(shape))
 
 
 def _root(module: Module, body: Computation, root: Instruction) -> int:

@@ -27,7 +27,11 @@ def test_a_product_with_batches():
 
 @pytest.mark.parametrize(
   ("attribute", "times"),
-  [("operand_precision={highest,highest}", 6), ("operand_precision={high,high}", 3), ("algorithm=dot_tf32_tf32_f32", 1)],
+  [
+    ("operand_precision={highest,highest}", 6),
+    ("operand_precision={high,high}", 3),
+    ("algorithm=dot_tf32_tf32_f32", 1),
+  ],
 )
 def test_passes_count_as_work_not_as_operations(attribute, times):
   line = f"%y = f32[2,4]{{1,0}} dot(%p0, %p1), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}, {attribute}"

@@ -80,13 +80,16 @@ def test_the_table_says_the_same(pictures, capsys):
 def test_recomputation_is_the_compiled_programs_alone(capsys, pictures):
   full = plan(capsys, CONFIG, "--topology=cpu:8", *FSDP, "--config.objective.encoder.remat=full")
   assert full["model_flops"] == pictures["model_flops"] and full["remat"] == "full"
-  # A block's forward products are done again: a third of its work more.
-  assert 1.2 < full["compiled_flops"] / pictures["compiled_flops"] < 1 / 3 + 1.01
+  # Of loss, gradient of weights and gradient of inputs, a third each, the first is done again, in the blocks alone.
+  assert 1.15 < full["compiled_flops"] / pictures["compiled_flops"] < 4 / 3
 
 
 def test_text_needs_neither_texts_nor_a_tokenizer(capsys):
   found = plan(capsys, TEXT, "--topology=cpu:8", "--config.data.text.tokenizer=nowhere.model")
-  assert found["fits"] and found["batch_size"] == 8 and found["compiled_flops"] * 8 < 1.1 * found["model_flops"]
+  assert found["fits"] and found["batch_size"] == 8
+  # Every device works out the whole relative bias, [2 heads, 32 buckets] by places, and its gradient.
+  bias = 2 * 2 * 2 * 32 * (64**2 + 48**2)
+  assert found["compiled_flops"] == found["model_flops"] // 8 + bias * 7 // 8
 
 
 class TooLarge:
@@ -125,7 +128,7 @@ def test_fit(capsys, monkeypatch):
   [
     (("--topology=cpu",), "unknown topology cpu (did you mean cpu:8?"),
     (("--topology=cpu:8", "--slices=2"), "--slices: found 2, expected 1: cpu has none"),
-    (("--topology=cpu:8", "--config.mesh.fsdp=3"), "mesh: fsdp=3 does not fit 8 devices"),
+    (("--topology=cpu:8", "--config.mesh.fsdp=3"), "mesh: data=-1 x fsdp=3 does not fit 8 devices"),
     (("--topology=cpu:8", "--config.data.batch_size=12"), "data.batch_size: found 12, expected a multiple of the 8"),
     (("--topology=cpu:8", "--config.objective.ratio=1"), "unknown key ratio (did you mean mask_ratio?"),
   ],

@@ -81,7 +81,7 @@ def test_asynchronous_forms_count_once():
 
 
 def test_several_arrays_at_once():
-  line = "%y = (f32[8]{0}, /*index=1*/f32[4]{0}) all-reduce(%p0, %p1), channel_id=1, replica_groups=[1,8]<=[8], to_apply=%add"
+  line = "%y = (f32[8]{0}, /*index=1*/f32[4]{0}) all-reduce(%p0, %p1), channel_id=1, replica_groups={}, to_apply=%add"
   assert one(line, "f32[8]", "f32[4]").bytes == 48
 
 

@@ -15,7 +15,6 @@ QUICK = {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0", "JAX_MEMORY_FITTING_EFFORT
 OPTIONS = (
   "--config.mesh.data=1",
   "--config.mesh.fsdp=-1",
-  "--config.fsdp_min_size=1024",
   "--config.objective.encoder.width=256",
   "--config.objective.encoder.remat=full",
   "--config.objective.encoder.drop_path=0.0",

@@ -10,7 +10,6 @@ from typing import Any
 
 import absl.logging
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -19,6 +18,7 @@ from ssljax.errors import UserError
 from ssljax.types import PyTree
 
 _MOST_NAMED = 3  # differing leaves spelled out in one error line; the rest are counted
+_checksums = jax.jit(tree.fold)
 
 
 class Checkpoints:
@@ -62,7 +62,7 @@ class Checkpoints:
   def save(self, step: int, state: PyTree, *, config: Mapping[str, Any]) -> None:
     """Starts writing; returns once the state is copied to the host, so it may be donated right after."""
     self.wait()
-    sums = {name: np.asarray(value).tolist() for name, value in tree.named_leaves(_checksums(state))}
+    sums = {name: distributed.to_host(value).tolist() for name, value in tree.named_leaves(_checksums(state))}
     meta = {"step": step, "config": dict(config), "checksums": sums}
     self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
 
@@ -126,7 +126,7 @@ class Checkpoints:
     except Exception as error:
       raise CorruptCheckpoint(f"{self.directory}/{step}: cannot be read ({_first_line(error)})") from error
     found = tree.named_leaves(_checksums(restored))
-    wrong = [name for name, value in found if np.asarray(value).tolist() != meta["checksums"].get(name)]
+    wrong = [name for name, value in found if distributed.to_host(value).tolist() != meta["checksums"].get(name)]
     if wrong:
       raise CorruptCheckpoint(f"{self.directory}/{step}: checksum differs in {_few(wrong)}")
     return restored
@@ -167,13 +167,6 @@ class Checkpoints:
 
 class CorruptCheckpoint(UserError):
   """A checkpoint that cannot be read or whose bits changed since it was written."""
-
-
-def _checksums(state: PyTree) -> PyTree:
-  """Returns `tree.fold` of a state, on every process."""
-  place = jax.tree.leaves(state)[0].sharding
-  everywhere = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
-  return jax.jit(tree.fold, out_shardings=everywhere)(state)
 
 
 def _unused(path: pathlib.Path) -> pathlib.Path:

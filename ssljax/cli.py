@@ -121,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     "--max_bytes", "--max-bytes", type=int, default=50_000_000, metavar="N", help="of text (default 50,000,000)"
   )
 
+  preflight = _command(commands, "preflight", "preflight", "what would stop a run: its folder, data, memory")
+  preflight.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+  preflight.add_argument("--workdir", required=True, metavar="DIR")
+  preflight.add_argument("--topology", metavar="NAME", help="plan for this hardware too, such as v5e:16x16")
+  preflight.add_argument("--slices", type=int, default=1, metavar="N")
+
   _command(commands, "doctor", "doctor", "devices, versions and clocks, of all processes where there are several")
 
   report = _command(commands, "report", "report", "one self-contained HTML page of one or several runs")
@@ -157,7 +163,7 @@ def _hosts(parser: argparse.ArgumentParser) -> None:
 def _command(commands: Any, name: str, module: str, text: str) -> argparse.ArgumentParser:
   parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
   parser.set_defaults(module=module)
-  if module in ("train", "anneal", "evaluate", "data_preview", "doctor"):
+  if module in ("train", "anneal", "evaluate", "data_preview", "doctor", "preflight"):
     parser.add_argument("--cpu-devices", type=int, metavar="N", help="devices the CPU shows (default: its cores)")
   if module in ("train", "anneal", "evaluate", "doctor"):
     _hosts(parser)

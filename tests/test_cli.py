@@ -156,7 +156,7 @@ def test_an_objective_from_outside_in_one_file(tmp_path):
     ("data.batch_size=12", "data.batch_size: found 12, expected a multiple of the 8 devices"),
     ("accumulate=3", "data.batch_size: found 16, expected a multiple of accumulate=3"),
     ("accumulate=4", "data.batch_size: found 16 / accumulate=4, expected a multiple of the 8 devices"),
-    ("mesh.fsdp=3", "mesh: data=-1 x fsdp=3 x tensor=1 does not fit 8 devices"),
+    ("mesh.fsdp=3", "mesh: data=-1 x fsdp=3 does not fit 8 devices"),
     ("augment.recipe=simclr", "objective: mae.MAE reads 'image', but augment views.Views and the data make"),
     ("evaluation.evals.knn.k=many", "evaluation.evals.knn.k: found 'many' (str), expected int"),
     ("evaluation.batch_size=9", "evaluation.batch_size: found 9, expected a multiple of 8 devices"),

@@ -187,7 +187,7 @@ def test_joint_tasks_have_no_branch_and_cannot_grow(trunk, tmp_path, capsys):
     branch(config, step=12, steps=2)
   (tmp_path / "config.json").write_text(json.dumps(config))
   with pytest.raises(UserError, match="a run of another config: stream"):
-    train._check_same(tmp_path, config | {"stream": [*tasks, tasks[0] | {"name": "c"}]}, allow=False)
+    train.check_same(tmp_path, config | {"stream": [*tasks, tasks[0] | {"name": "c"}]}, allow=False)
 
 
 def test_anneal_refuses(trunk, tmp_path, capsys):

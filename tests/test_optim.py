@@ -118,12 +118,24 @@ def torch_run(make, params, gradients, steps=4):
   return [leaf.detach().numpy() for leaf in leaves]
 
 
+DTYPES = ("float32", "bfloat16")
+
+
 def test_adamw_equals_torch():
   keys = dict(lr=0.01, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.1)
   expected = torch_run(lambda leaves: torch.optim.AdamW(leaves, **keys), [P], [GP])
   optimizer = optim.adamw(learning_rate=0.01, b1=0.9, b2=0.95, eps=1e-6, weight_decay=0.1)
   moved, _ = run(optimizer, arrays(w=P), arrays(w=GP), 4)
   close(moved, dict(w=expected[0]))
+
+
+def test_bfloat16_moments_are_half_as_large_and_move_nearly_the_same():
+  runs = [run(optim.adamw(learning_rate=0.01, moment_dtype=d), arrays(w=P), arrays(w=GP), 4) for d in DTYPES]
+  moments = [sorted(leaf.dtype.name for leaf in jax.tree.leaves(state) if leaf.ndim) for _, state in runs]
+  assert moments == [["float32", "float32"], ["bfloat16", "float32"]]
+  moved = [np.asarray(params["w"]) - P for params, _ in runs]
+  np.testing.assert_allclose(moved[1], moved[0], rtol=0.02)
+  assert np.any(moved[1] != moved[0])
 
 
 @pytest.mark.parametrize("acceleration", ["none", "nesterov"])

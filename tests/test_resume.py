@@ -151,3 +151,17 @@ def test_one_number_extends_a_run_and_one_flag_continues_it_on_other_data(ground
   other = finish(ground, ground / "other", steps=STEPS + 3, options=options)
   assert [line["step"] for line in lines(other)] == [STEPS + 1, STEPS + 2, STEPS + 3]
   assert lines(other)[0]["train/loss"] != lines(extended)[STEPS]["train/loss"]
+
+
+def test_a_stream_killed_in_its_second_task_ends_as_one_that_was_not(ground):
+  pictures = np.load(ground / "pictures.npz")
+  for name, image in (("a", pictures["image"]), ("b", 255 - pictures["image"])):
+    np.savez(ground / f"{name}.npz", image=image, label=pictures["label"])
+  stream = {"config": "tiny_stream.py", "steps": 12, "options": ["--config.continual.anneal_steps=2"], "quick": "1"}
+  whole = finish(ground, ground / "stream", **stream)
+  workdir = ground / "killed_stream"
+  assert stop_at(start(ground, workdir, **stream), workdir, 9, signal.SIGKILL) == -signal.SIGKILL
+  finish(ground, workdir, **stream)
+  assert curve(workdir) == curve(whole) and checksums(workdir, 12) == checksums(whole, 12)
+  known = [json.loads((folder / "eval" / "continual.json").read_text()) for folder in (whole, workdir)]
+  assert known[0] == known[1] and list(known[0]["rows"]) == ["before", "a", "b"]

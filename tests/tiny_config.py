@@ -16,17 +16,17 @@ def get_config(variant=""):
       rankme=dict(name="rankme.RankMe"),
     ),
   )
+  head = dict(decoder_width=16, decoder_depth=1, decoder_heads=2)
+  simclr = variant == "simclr"
   return dict(
     seed=3,
     steps=4,
     data=dict(source=f"npz:{folder}/pictures.npz", batch_size=16, image_size=20),
-    augment=dict(name="views.Views", recipe="mae", size=16),
+    augment=dict(name="views.Views", recipe="simclr" if simclr else "mae", size=16),
     objective=dict(
-      name="recorder:Recorder" if variant == "recorder" else "mae.MAE",
+      name={"recorder": "recorder:Recorder", "simclr": "simclr.SimCLR"}.get(variant, "mae.MAE"),
       encoder=encoder,
-      decoder_width=16,
-      decoder_depth=1,
-      decoder_heads=2,
+      **(dict(projector_out=8) if simclr else head),
     ),
     optimizer=dict(
       name="adamw",

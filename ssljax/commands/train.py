@@ -63,7 +63,7 @@ def execute(
 
   begun = time.time()
   assembled = runs.assemble(config)
-  _check_same(folder, assembled.config, allow=allow.allow_config_change)
+  check_same(folder, assembled.config, allow=allow.allow_config_change)
   _check_vocabulary(origin, assembled.config)
   try:
     if assembled.job.stream:
@@ -170,7 +170,7 @@ def _check_vocabulary(origin: Origin | None, config: Mapping[str, Any]) -> None:
     )
 
 
-def _check_same(folder: pathlib.Path, config: Mapping[str, Any], *, allow: bool) -> None:
+def check_same(folder: pathlib.Path, config: Mapping[str, Any], *, allow: bool) -> None:
   """Refuses a work directory whose run was another one."""
   from ssljax.training.config import differences
 

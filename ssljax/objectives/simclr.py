@@ -10,7 +10,8 @@ from flax import linen as nn
 from ssljax import rng as random
 from ssljax import sharding
 from ssljax.errors import UserError
-from ssljax.losses.contrastive import l2_normalize, nt_xent, nt_xent_logits
+from ssljax.losses.contrastive import l2_normalize, nt_xent_and_accuracy
+from ssljax.losses.pairs import Pairs, check_pairs
 from ssljax.models.heads import MLPHead
 from ssljax.schedules import Schedule
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
@@ -29,9 +30,12 @@ class SimCLR(Objective):
     projector_out: length of the projection.
     projector_layers: layers of the projector, each with batch normalisation (2 in the first paper, 3 in the second).
     temperature: what the cosines are divided by (0.1 on ImageNet, 0.5 on CIFAR-10).
+    pairs: how the logits of all pairs of views are computed: "dense" as one matrix over the devices, "gather" and
+      "ring" in blocks, for batches whose matrix does not fit (losses/contrastive.py). The loss is the same.
 
   Raises:
-    UserError: a temperature or size out of range; in `init`, a batch without two views or of one example.
+    UserError: a temperature or size out of range, an unknown way for the pairs; in `init`, a batch without two views
+      or of one example.
 
   Source: Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual Representations",
     2020, arXiv 2002.05709; the projector of Chen et al., "Big Self-Supervised Models are Strong Semi-Supervised
@@ -44,10 +48,12 @@ class SimCLR(Objective):
   projector_out: int = 128
   projector_layers: int = 3
   temperature: float | Schedule = 0.1
+  pairs: Pairs = "dense"
   batch_keys: ClassVar[tuple[str, ...]] = ("views",)
   couples_examples: ClassVar[bool] = True
 
   def __post_init__(self):
+    check_pairs(self.pairs, where="simclr.SimCLR: pairs")
     if not isinstance(self.temperature, Schedule) and not self.temperature > 0:
       raise UserError(f"simclr.SimCLR: temperature {self.temperature}, expected more than 0")
     for key in ("projector_hidden", "projector_out", "projector_layers"):
@@ -90,14 +96,16 @@ class SimCLR(Objective):
     return embedding, projection, {"encoder": encoder, "projector": projector}
 
   def loss(self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array) -> LossOutput:
-    """Returns `nt_xent` of the two views' projections."""
+    """Returns `nt_xent` of the two views' projections, how many partners are found, and their mean cosine."""
     views = batch["views"]
     images = sharding.constrain(views.reshape(-1, *views.shape[2:]))
     _, projection, state = self._project(params, state, images, keys=_view_keys(rng, batch["index"]), train=True)
     a, b = jnp.moveaxis(projection.reshape(-1, 2, self.projector_out), 1, 0)
     temperature = Schedule.of(self.temperature)(step)
-    loss = nt_xent(a, b, temperature=temperature)
-    return LossOutput(loss=loss, state=state, metrics=_metrics(a, b, temperature))
+    loss, accuracy = nt_xent_and_accuracy(a, b, temperature=temperature, pairs=self.pairs)
+    cosine = jnp.mean(jnp.sum(l2_normalize(a) * l2_normalize(b), axis=-1))
+    metrics = {"contrastive/accuracy": accuracy, "contrastive/positive_cosine": cosine}
+    return LossOutput(loss=loss, state=state, metrics=metrics)
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
     """Returns "embedding" f32[B,D] and "projection" f32[B,P], with the running batch statistics."""
@@ -116,11 +124,3 @@ def _view_keys(rng: Array, index: Array) -> Array:
   """Returns one key for each view, key[2B]: batch-major, as the views are."""
   keys = random.example_keys(rng, index)
   return jax.vmap(lambda key: jax.random.split(key))(keys).reshape(-1)
-
-
-def _metrics(a: Array, b: Array, temperature: Array) -> dict[str, Array]:
-  """Returns how many partners are found first, and the mean cosine of partners."""
-  logits = nt_xent_logits(a, b, temperature=temperature)  # compiled once with the loss's own
-  found = jnp.argmax(logits, axis=-1) == jnp.arange(len(logits)) ^ 1
-  cosine = jnp.sum(l2_normalize(a) * l2_normalize(b), axis=-1)
-  return {"contrastive/accuracy": jnp.mean(found), "contrastive/positive_cosine": jnp.mean(cosine)}

@@ -29,15 +29,15 @@ class Feed(NamedTuple):
   num_examples: int
 
 
-def open_feed(job: Job, mesh: jax.sharding.Mesh) -> Feed:
-  """Returns the feed of a job: this process's rows, those its devices hold.
+def open_feed(job: Job, mesh: jax.sharding.Mesh | None = None) -> Feed:
+  """Returns the feed of a job: of each batch the rows that this process's devices hold on a mesh; None: all rows.
 
   Raises:
     UserError: a source, split, tokenizer or mixture that does not fit.
   """
   if job.data.text is not None and job.augment is not None:
     raise UserError("augment: found a section, expected none for text (data.text)")
-  host, num_hosts = sharding.reader(mesh)
+  host, num_hosts = (0, 1) if mesh is None else sharding.reader(mesh)
   hosts = {"host": host, "num_hosts": num_hosts}
   parts = [_open(job, data, hosts) for data in task_data(job)]
   sources, streams = zip(*parts, strict=True)

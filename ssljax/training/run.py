@@ -162,8 +162,9 @@ def _check_objective(job: config_lib.Job, objective: Objective, batch: Batch) ->
   if "task" in objective.batch_keys and job.continual.order == "joint":
     raise UserError(f"continual.order: found joint, expected sequential: {name} wants tasks one after the other")
   if job.accumulate > 1 and objective.couples_examples:
+    instead = " (objective.pairs=gather or ring computes it in blocks)" if hasattr(objective, "pairs") else ""
     raise UserError(
-      f"accumulate: found {job.accumulate}, expected 1: the loss of {name} couples the examples of a batch"
+      f"accumulate: found {job.accumulate}, expected 1: the loss of {name} couples the examples of a batch{instead}"
     )
 
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from slow_contrastive import slow_accuracy, slow_info_nce, slow_nt_xent, slow_sigmoid, slow_softmax
 
 from ssljax import sharding
 from ssljax.losses import contrastive
@@ -18,40 +19,25 @@ def sines(n, d, offset=1.0, function=np.sin):
   return function(np.arange(n * d) + offset).reshape(n, d)
 
 
-def unit(x):
-  return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
 def f32(*arrays):
   return tuple(jnp.asarray(x, jnp.float32) for x in arrays)
 
 
-def slow_nt_xent(a, b, temperature):
-  """The formula, anchor by anchor, in float64."""
-  a, b = unit(a), unit(b)
-  z = list(a) + list(b)
-  total = 0.0
-  for i in range(len(z)):
-    j = (i + len(a)) % len(z)
-    others = [np.dot(z[i], z[k]) / temperature for k in range(len(z)) if k != i]
-    top = max(others)
-    total += np.log(sum(np.exp(s - top) for s in others)) + top - np.dot(z[i], z[j]) / temperature
-  return total / len(z)
+@jax.jit
+def softmax(image, text, *, temperature):
+  return contrastive.softmax_loss(image, text, scale=1 / temperature)
 
 
-def slow_info_nce(query, key, queue, temperature):
-  query, key, queue = unit(query), unit(key), unit(queue)
-  total = 0.0
-  for q, k in zip(query, key, strict=True):
-    logits = [np.dot(q, k) / temperature] + [np.dot(q, n) / temperature for n in queue]
-    top = max(logits)
-    total += np.log(sum(np.exp(s - top) for s in logits)) + top - logits[0]
-  return total / len(query)
+@jax.jit
+def sigmoid(image, text, *, temperature):
+  return contrastive.sigmoid_loss(image, text, scale=1 / temperature, bias=-1.5)
 
 
 LOSSES = {
   "nt_xent": (nt_xent, slow_nt_xent, (A, B)),
   "info_nce": (info_nce, slow_info_nce, (A, B, QUEUE)),
+  "softmax": (softmax, lambda a, b, temperature: slow_softmax(a, b, 1 / temperature), (A, B)),
+  "sigmoid": (sigmoid, lambda a, b, temperature: slow_sigmoid(a, b, 1 / temperature, -1.5), (A, B)),
 }
 each_loss = pytest.mark.parametrize(("loss", "slow", "inputs"), LOSSES.values(), ids=LOSSES)
 
@@ -151,6 +137,21 @@ def test_eight_devices_equal_one_with_no_exchange_of_rows(loss, slow, inputs):
   text = compiled.as_text()
   assert "all-to-all" not in text and "collective-permute" not in text
   assert text.count(" all-gather(") <= 2
+
+
+def test_equal_texts_leave_the_softmax_all_choices_and_the_sigmoid_one_term_a_pair():
+  same = jnp.ones((7, 3))
+  assert float(softmax(same, same, temperature=0.1)) == pytest.approx(np.log(7), abs=2e-6)
+  found = float(contrastive.sigmoid_loss(same, same, scale=10.0, bias=-10.0))
+  assert found == pytest.approx(7 * np.log(2), rel=1e-5)  # all logits are 0
+
+
+def test_accuracy_is_the_share_of_partners_nothing_comes_before():
+  a, b = np.eye(6), np.eye(6)
+  b[0] = b[1]  # the partner of a_0 is at right angles, b_0 is equal to a_1 and to b_1
+  loss, accuracy = contrastive.nt_xent_and_accuracy(*f32(a, b), temperature=0.5)
+  assert float(loss) == pytest.approx(slow_nt_xent(a, b, 0.5), rel=1e-5)
+  assert float(accuracy) == pytest.approx(slow_accuracy(a, b)) and 0 < float(accuracy) < 1
 
 
 def test_logits_have_the_positive_at_the_neighbour():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from ssljax import sharding
 from ssljax.build import build
 from ssljax.errors import UserError
 from ssljax.losses.contrastive import nt_xent
@@ -73,6 +74,32 @@ def test_views_may_be_swapped(tiny):
   batch = make_batch()
   swapped = loss(params, state, batch | {"views": batch["views"][:, ::-1]}, 0).loss
   assert float(swapped) == pytest.approx(float(loss(params, state, batch, 0).loss), rel=1e-5)
+
+
+def test_the_way_of_the_pairs_changes_nothing(tiny):
+  """One step on eight devices, one example on each; the default is the dense matrix on one device."""
+  objective, params, state, _ = tiny
+  batch = make_batch()
+
+  def step(pairs, params, batch):
+    def loss(params):
+      out = dataclasses.replace(objective, pairs=pairs).loss(params, state, batch, rng=KEY, step=0)
+      return out.loss, out
+
+    (_, out), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    return out, gradients
+
+  run = jax.jit(step, static_argnums=0, compiler_options=QUICK)
+  expected, expected_gradients = run("dense", params, batch)
+  with jax.set_mesh(sharding.make_mesh()):
+    placed = jax.device_put(batch, sharding.batch_sharding(jax.sharding.get_mesh()))
+    spread = run.lower("ring", params, placed).compile()
+    out, gradients = spread(params, placed)
+  assert "collective-permute" in spread.as_text()
+  assert objective.pairs == "dense" and 0 < float(expected.metrics["contrastive/accuracy"]) < 1
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, (out, gradients), (expected, expected_gradients))
+  assert float(out.loss) == pytest.approx(float(expected.loss), rel=1e-6)
 
 
 def test_temperature_may_follow_the_step(tiny):
@@ -147,6 +174,7 @@ def test_resnet_fits():
     (dict(projector_layers=0), "projector_layers 0, expected at least 1"),
     (dict(projector_out=0), "projector_out 0"),
     (dict(projector_hidden=0), "projector_hidden 0"),
+    (dict(pairs="rings"), r"pairs rings \(did you mean ring\? valid: dense, gather, ring\)"),
   ],
 )
 def test_bad_fields_are_named(keys, message):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -28,13 +30,26 @@ def test_only_skipped_steps_in_a_row_stop_a_run():
     steps.add(3, {"train/skipped": 1.0})
 
 
-def test_sigterm_sets_the_event_and_the_old_handler_returns():
+def test_sigterm_is_seen_after_the_step_and_the_old_handler_returns():
   old = signal.getsignal(signal.SIGTERM)
   with stop_signal() as stop:
-    assert not stop.is_set()
+    assert not stop(1)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.wait(5)
+    assert stop(2)
   assert signal.getsignal(signal.SIGTERM) is old
+
+
+def test_a_step_that_takes_too_long_ends_the_process_with_a_trace():
+  hang = """
+import time
+from ssljax.training.watch import time_limit
+with time_limit(0.5) as limit:
+  for step in range(2):
+    limit()
+    time.sleep(60 * step)  # the second step hangs here
+"""
+  ended = subprocess.run([sys.executable, "-c", hang], capture_output=True, text=True, timeout=60, check=False)
+  assert ended.returncode == 1 and "Timeout (0:00:00.500000)!" in ended.stderr and "line 7" in ended.stderr
 
 
 def test_rates(monkeypatch):

@@ -1,0 +1,166 @@
+"""Real processes with real collectives between them: the same run on any number of hosts and devices."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssljax import tree
+from ssljax.data.pipeline import index_words
+
+HERE = pathlib.Path(__file__).parent
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("hosts")
+  pictures = np.random.default_rng(0).integers(0, 256, (50, 20, 24, 3), dtype=np.uint8)
+  np.savez(folder / "pictures.npz", image=pictures, label=np.arange(50) % 5)
+  words = np.random.default_rng(1).choice(["the", "cat", "of", "a", "neighbour", "sat", "on", "seven"], (80, 30))
+  (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": " ".join(row)}) for row in words))
+  return folder
+
+
+def free_port():
+  with socket.socket() as one:
+    one.bind(("", 0))
+    return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def processes(ground, commands, log):
+  """The processes of these commands; none outlives the block."""
+  own = {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]), "SSLJAX_TEST_DATA": str(ground)}
+  own |= {"JAX_COMPILATION_CACHE_DIR": str(ground / "cache"), "SSLJAX_CACHE": str(ground / "ssljax")}
+  own |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  started = []
+  try:
+    for number, command in enumerate(commands):
+      with open(f"{log}.{number}.log", "a") as file:
+        started.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=file, stderr=file))
+    yield started
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
+
+
+def codes(started, log, *, timeout=300):
+  deadline = time.monotonic() + timeout
+  found = [process.wait(timeout=max(deadline - time.monotonic(), 1)) for process in started]
+  return found, [pathlib.Path(f"{log}.{number}.log").read_text() for number in range(len(started))]
+
+
+def train(ground, folder, *, hosts, devices, steps):
+  """All three methods up to `steps` on hosts x devices."""
+  place = [f"127.0.0.1:{free_port()}", str(hosts)]
+  rest = [str(devices), str(steps), str(ground / folder)]
+  commands = [[sys.executable, str(HERE / "one_of_several.py"), *place, str(i), *rest] for i in range(hosts)]
+  log = ground / f"{folder}_{hosts}x{devices}_{steps}"
+  with processes(ground, commands, log) as started:
+    found, logs = codes(started, log)
+  assert found == [0] * hosts, "\n".join(logs)
+
+
+def lines(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def runs(ground):
+  """One run that stays where it is, and one that moves at every second step."""
+  train(ground, "straight", hosts=1, devices=8, steps=8)
+  for steps, (hosts, devices) in zip((2, 4, 6, 8), ((2, 4), (4, 1), (1, 1), (1, 8)), strict=True):
+    train(ground, "moving", hosts=hosts, devices=devices, steps=steps)
+  return ground / "straight", ground / "moving"
+
+
+@pytest.mark.parametrize("method", ["mae", "simclr", "ul2"])
+def test_hosts_and_devices_change_rounding_alone(runs, method):
+  straight, moving = (lines(run / method) for run in runs)
+  assert [line["step"] for line in straight] == [line["step"] for line in moving] == list(range(1, 9))
+  for a, b in zip(straight, moving, strict=True):
+    assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5), a["step"]
+    assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=1e-3), a["step"]
+    assert all(a[key] == b[key] for key in a if key.startswith("record/index")), a["step"]
+
+
+@pytest.mark.parametrize("method", ["mae", "simclr", "ul2"])
+def test_parameters_end_the_same(runs, method):
+  straight, moving = (parameters(run / method / "checkpoints" / "8" / "state") for run in runs)
+  assert straight.keys() == moving.keys()
+  for name, value in straight.items():
+    np.testing.assert_allclose(value, moving[name], atol=1e-5, err_msg=name)
+
+
+def parameters(folder):
+  import orbax.checkpoint as ocp
+
+  with ocp.PyTreeCheckpointer() as reader:
+    held = reader.metadata(folder).item_metadata.tree
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), held)
+    state = reader.restore(folder, restore_args=numpy)
+  return dict(tree.named_leaves(state["params"]))
+
+
+def command(ground, port, index, *, steps):
+  place = [f"--coordinator=127.0.0.1:{port}", "--num-processes=2", f"--process-id={index}", "--lost-timeout=20"]
+  config = [f"--config={HERE}/tiny_config.py:recorder", f"--config.steps={steps}", "--cpu-devices=2"]
+  return [sys.executable, "-m", "ssljax", "train", *config, f"--workdir={ground}/lost", *place]
+
+
+def two(ground, name, *, steps=5000):
+  port = free_port()
+  return processes(ground, [command(ground, port, index, steps=steps) for index in range(2)], ground / name)
+
+
+def until(started, workdir, step):
+  """Waits until the metrics of a step are written."""
+  file, deadline = workdir / "metrics.jsonl", time.monotonic() + 200
+  while not file.exists() or len(file.read_bytes().splitlines()) < step:
+    assert time.monotonic() < deadline and all(process.poll() is None for process in started)
+    time.sleep(0.01)
+
+
+def test_a_signal_to_one_stops_all_and_one_that_dies_is_named(ground):
+  workdir = ground / "lost"
+  with two(ground, "signalled") as started:
+    until(started, workdir, 3)
+    started[1].send_signal(signal.SIGTERM)
+    found, logs = codes(started, ground / "signalled")
+  assert found == [75, 75], "\n".join(logs)
+  saved = lines(workdir)[-1]["step"]
+  assert (workdir / "checkpoints" / str(saved)).is_dir()
+
+  with two(ground, "killed") as started:
+    until(started, workdir, saved + 7)
+    started[1].kill()
+    begun = time.monotonic()
+    found, logs = codes(started, ground / "killed", timeout=60)
+  assert time.monotonic() - begun < 20 and found == [1, -signal.SIGKILL], "\n".join(logs)
+  name = socket.gethostname()
+  assert f"error: process 1 ({name}) left the run; the same command goes on from the last checkpoint" in logs[0]
+
+  kept = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+  alone = [
+    part for part in command(ground, 0, 0, steps=kept + 3) if not part.startswith(("--coord", "--num", "--proc"))
+  ]
+  with processes(ground, [alone], ground / "alone") as started:
+    found, logs = codes(started, ground / "alone")
+  assert found == [0] and f"resuming at step {kept}" in logs[0], logs[0]
+  assert [line["step"] for line in lines(workdir)] == list(range(1, kept + 4))
+  for line in lines(workdir):
+    positions = (line["step"] - 1) * BATCH + np.arange(BATCH)
+    word = int(tree.fold(jnp.asarray(index_words(positions)))[0])
+    assert [line["record/index_0"], line["record/index_1"]] == [word & 0xFFFF, word >> 16]

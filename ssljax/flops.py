@@ -48,6 +48,9 @@ def _count_equation(equation: Any) -> int:
     sparsity = math.prod(equation.params["lhs_dilation"])
     return 2 * math.prod(equation.outvars[0].aval.shape) * taps // sparsity
   inner = sum(_count(body) for body in _bodies(equation.params))
+  if name == "shard_map":  # its body is one device's
+    mesh = equation.params["mesh"]
+    return inner * math.prod(mesh.shape[axis] for axis in equation.params["manual_axes"])
   return inner * equation.params["length"] if name == "scan" else inner
 
 

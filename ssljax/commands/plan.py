@@ -96,7 +96,7 @@ class _Planner:
     from ssljax import build
     from ssljax.planning import estimate, variants
 
-    section = variants.with_remat(run.config["objective"], "none")
+    section = variants.plain(run.config["objective"])
     objective = build.build(section, "objectives", where="objective")
     return estimate.model_operations(objective, run.like, run.batch)
 

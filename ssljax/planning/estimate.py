@@ -146,7 +146,7 @@ def _held(leaf: Any) -> int:
 def model_operations(objective: Objective, state: TrainState, batch: Batch) -> int:
   """Returns the floating-point operations of loss and gradient of the global batch: what the method asks for.
 
-  The objective must not recompute (see `variants.with_remat`); optimiser and augmentation are left out.
+  The objective must not recompute (see `variants.plain`); optimiser and augmentation are left out.
   """
 
   def loss(params: PyTree, objective_state: PyTree, batch: Batch) -> tuple[Any, Any]:

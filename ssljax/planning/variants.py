@@ -19,6 +19,12 @@ def with_remat(section: Mapping[str, Any], policy: str) -> dict[str, Any]:
   return changed | ({"remat": policy} if _knows_remat(section) else {})
 
 
+def plain(section: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns an objective's section as the method is written: nothing computed again, all pairs as one matrix."""
+  inner = {key: plain(value) if isinstance(value, Mapping) else value for key, value in section.items()}
+  return with_remat(inner, "none") | ({"pairs": "dense"} if "pairs" in section else {})
+
+
 def remat_of(section: Mapping[str, Any]) -> str | None:
   """Returns the policy of the first model that knows `remat`, None where none does."""
   if _knows_remat(section):

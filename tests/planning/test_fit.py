@@ -56,6 +56,11 @@ def test_remat_is_set_where_a_model_knows_it():
   assert variants.remat_of({"name": "mae.MAE", "encoder": {"name": "vit.ViT"}}) == "none"
 
 
+def test_the_method_as_it_is_written():
+  section = {"name": "simclr.SimCLR", "pairs": "ring", "encoder": {"name": "vit.ViT", "remat": "full"}}
+  assert variants.plain(section) == section | {"pairs": "dense", "encoder": {"name": "vit.ViT", "remat": "none"}}
+
+
 def test_rows_become_a_batch():
   config = {"data": {"batch_size": 64, "source": "x"}, "accumulate": 2}
   assert variants.with_rows(config, 3, devices=8)["data"] == {"batch_size": 48, "source": "x"}

@@ -49,8 +49,9 @@ def _count_equation(equation: Any) -> int:
     return 2 * math.prod(equation.outvars[0].aval.shape) * taps // sparsity
   inner = sum(_count(body) for body in _bodies(equation.params))
   if name == "shard_map":  # its body is one device's
-    mesh = equation.params["mesh"]
-    return inner * math.prod(mesh.shape[axis] for axis in equation.params["manual_axes"])
+    mesh, parameters = equation.params["mesh"], equation.params
+    axes = parameters.get("newly_manual_axes", parameters.get("manual_axes", ()))  # the name changed between releases
+    return inner * math.prod(mesh.shape[axis] for axis in axes)
   return inner * equation.params["length"] if name == "scan" else inner
 
 

@@ -39,6 +39,8 @@ EXTRAS = {
   "text": ["sentencepiece>=0.2.1", "tokenizers>=0.21", "zstandard>=0.23"],
   "tpu": ["jax[tpu]"],
   "cuda": ["jax[cuda12]"],
+  # `ssljax plan` for GPUs that are not here: their compiler, without CUDA. Both of the version of jax.
+  "gpu-plan": ["jax-cuda12-plugin>=0.10,<0.13", "jax-cuda12-pjrt>=0.10,<0.13", "nvidia-cuda-nvcc-cu12>=12.9"],
   "torch": ["torch==2.13.0"],
 }
 EXTRAS["dev"] = [
@@ -46,6 +48,7 @@ EXTRAS["dev"] = [
   *EXTRAS["data"],
   *EXTRAS["text"],
   *EXTRAS["torch"],
+  *EXTRAS["tpu"],  # plans are tested against the TPU compiler
   "transformers>=5.0",
   "pytest>=8.4",
   "hypothesis>=6.150",

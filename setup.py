@@ -41,6 +41,8 @@ EXTRAS = {
   "cuda": ["jax[cuda12]"],
   # jax finds the other pods of a Kubernetes job by it; TPU slices of GKE do without.
   "k8s": ["jax[k8s]"],
+  # `ssljax plan` for GPUs that are not here: their compiler, without CUDA. Both of the version of jax.
+  "gpu-plan": ["jax-cuda12-plugin>=0.10,<0.13", "jax-cuda12-pjrt>=0.10,<0.13", "nvidia-cuda-nvcc-cu12>=12.9"],
   "torch": ["torch==2.13.0"],
 }
 EXTRAS["dev"] = [
@@ -48,6 +50,7 @@ EXTRAS["dev"] = [
   *EXTRAS["data"],
   *EXTRAS["text"],
   *EXTRAS["torch"],
+  *EXTRAS["tpu"],  # plans are tested against the TPU compiler
   "transformers>=5.0",
   "pytest>=8.4",
   "pytest-xdist>=3.6",

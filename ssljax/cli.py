@@ -87,6 +87,17 @@ def _parser() -> argparse.ArgumentParser:
     help="measure the features beside those of this run, such as the one before (ADAM)",
   )
 
+  plan = _command(commands, "plan", "plan", "does a config fit hardware that is not here, and what would a step cost?")
+  plan.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
+  plan.add_argument(
+    "--topology", required=True, metavar="NAME", help="v5e:16x16, v5p:4x4x4, h100:4x8 (hosts x GPUs), cpu:8"
+  )
+  plan.add_argument("--slices", type=int, default=1, metavar="N", help="TPU slices of that shape (default 1)")
+  plan.add_argument(
+    "--fit", action="store_true", help="find the largest batch for each choice of remat; compiles often"
+  )
+  plan.add_argument("--json", action="store_true", help="print one JSON object")
+
   data = commands.add_parser("data", help="list, preview or prepare data", allow_abbrev=False)
   data_commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=_Parser)
   _command(data_commands, "list", "data_list", "sources and the real sets that come with packages")

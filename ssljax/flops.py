@@ -1,4 +1,4 @@
-"""Floating-point operations of a jitted function, counted from its jaxpr, and the peak rate of known devices.
+"""Floating-point operations of a jitted function, counted from its jaxpr, and the peak rate of known devices (`chips`).
 
 XLA's own cost analysis counts the body of a scan once; a model with scanned layers would look a depth times too cheap.
 """
@@ -9,16 +9,7 @@ from typing import Any
 
 import jax
 
-# Dense bfloat16 peak of one device in FLOP/s, by the start of jax's device_kind. Vendors' data sheets.
-PEAK = {
-  "TPU v4": 275e12,
-  "TPU v5 lite": 197e12,
-  "TPU v5e": 197e12,
-  "TPU v5": 459e12,
-  "TPU v6": 918e12,
-  "NVIDIA A100": 312e12,
-  "NVIDIA H100": 989e12,
-}
+from ssljax import chips
 
 
 def count(function: Callable[..., Any], *arguments: Any) -> int:
@@ -36,9 +27,9 @@ def count_jaxpr(closed: Any) -> int:
 
 
 def peak(device: jax.Device) -> float | None:
-  """Returns the peak FLOP/s of a device, None where it is not known (CPUs)."""
-  matches = [kind for kind in PEAK if device.device_kind.startswith(kind)]
-  return PEAK[max(matches, key=len)] if matches else None
+  """Returns the bfloat16 peak FLOP/s of a device, None where it is not known (CPUs)."""
+  chip = chips.find(device.device_kind)
+  return chip and chip.bfloat16
 
 
 def _count(jaxpr: Any) -> int:
@@ -57,6 +48,10 @@ def _count_equation(equation: Any) -> int:
     sparsity = math.prod(equation.params["lhs_dilation"])
     return 2 * math.prod(equation.outvars[0].aval.shape) * taps // sparsity
   inner = sum(_count(body) for body in _bodies(equation.params))
+  if name == "shard_map":  # its body is one device's
+    mesh, parameters = equation.params["mesh"], equation.params
+    axes = parameters.get("newly_manual_axes", parameters.get("manual_axes", ()))  # the name changed between releases
+    return inner * math.prod(mesh.shape[axis] for axis in axes)
   return inner * equation.params["length"] if name == "scan" else inner
 
 

@@ -23,6 +23,13 @@ def test_a_scanned_body_counts_once_a_layer():
   assert flops.count(jax.jit(layers), shape(4, 8), shape(5, 8, 8)) == 5 * 2 * 4 * 8 * 8
 
 
+def test_what_each_device_does_counts_for_each():
+  mesh = jax.sharding.Mesh(jax.devices()[:4], ("d",))
+  place = jax.sharding.PartitionSpec("d")
+  each = jax.shard_map(lambda x: x @ x.T, mesh=mesh, in_specs=place, out_specs=place)
+  assert flops.count(each, shape(8, 16)) == 4 * 2 * 2 * 16 * 2
+
+
 def test_convolution():
   def convolve(x, w):
     return jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -46,12 +46,13 @@ class MAEDecoder(nn.Module):
     """
     embed = Dense(self.width, dtype=self.dtype, name="embed")
     mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
-    visible = embed(tokens)
+    # The cls token in the same product: by itself it is so small that XLA would move activations, not the kernel.
+    embedded = embed(tokens if cls is None else jnp.concatenate([cls[:, None], tokens], axis=1))
+    before, visible = jnp.split(embedded, [embedded.shape[1] - tokens.shape[1]], axis=1)
     rows = jnp.concatenate([visible, jnp.broadcast_to(mask_token, (len(tokens), 1, self.width))], axis=1)
     source = jnp.minimum(restore_idx, tokens.shape[1])  # every masked patch reads the one mask token
     x = jnp.take_along_axis(rows, source[..., None], axis=1) + sincos_2d(self.grid, self.width)
-    if cls is not None:
-      x = jnp.concatenate([embed(cls[:, None]), x], axis=1)
+    x = jnp.concatenate([before, x], axis=1)
     hidden = round(self.mlp_ratio * self.width)
     x = Blocks(self.depth, self.heads, hidden, dtype=self.dtype, remat=self.remat, name="blocks")(x)
     x = LayerNorm(name="norm")(x[:, -source.shape[1] :])

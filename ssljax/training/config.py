@@ -259,6 +259,16 @@ def resolve_durations(config: Any, *, batch_size: int, num_examples: int) -> Any
   return config
 
 
+def any_durations(config: Section) -> Section:
+  """Returns the config with its durations in some number of steps: what can be checked before an epoch is known.
+
+  A stream's are left, for its feed is made of them: they are refused unless they are steps.
+  """
+  return {**resolve_durations(config, batch_size=1, num_examples=1)} | {
+    key: config[key] for key in ("stream", "continual") if key in config
+  }
+
+
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
   """Returns {"a.b": value} of a nested config."""
   if not isinstance(config, Mapping):

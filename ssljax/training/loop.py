@@ -128,14 +128,19 @@ class CompiledStep(NamedTuple):
 
 def compile_step(run: Run) -> CompiledStep:
   """Returns the compiled step of a run."""
+  traced = trace_step(run)
+  return CompiledStep(traced.lower().compile(), flops.count_jaxpr(traced.jaxpr))
+
+
+def trace_step(run: Run) -> Any:
+  """Returns the traced step of a run, a `jax.stages.Traced`: what is lowered and compiled, for whatever devices."""
   batch = run.stream.batch(run.job.data.begin).arrays
   step = make_step(run.objective, run.augment, run.optimizer.transform, accumulate=run.job.accumulate)
   place, size = sharding.batch_sharding(run.mesh), run.job.data.batch_size
   abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
   where = jax.tree.map(lambda leaf: leaf.sharding, run.like)
   jitted = jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(run.mesh)))
-  traced = jitted.trace(run.like, abstract)
-  return CompiledStep(traced.lower().compile(), flops.count_jaxpr(traced.jaxpr))
+  return jitted.trace(run.like, abstract)
 
 
 class _Loop:

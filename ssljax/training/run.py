@@ -1,7 +1,7 @@
 """A run put together from its config, with every check a user can fail, before anything compiles."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
 from ssljax.training import config as config_lib
 from ssljax.training import state as state_lib
-from ssljax.training.feed import open_feed, task_data
+from ssljax.training.feed import Feed, open_feed, task_data
 from ssljax.types import Array, Batch, Objective, Params, PyTree, State, TrainState
 
 
@@ -67,17 +67,24 @@ class Run:
     ]
 
 
-def assemble(config: Mapping[str, Any]) -> Run:
+def assemble(
+  config: Mapping[str, Any], *, devices: Sequence[jax.Device] | None = None, feed: Feed | None = None
+) -> Run:
   """Returns the run a config describes.
+
+  Args:
+    config: the recipe.
+    devices: what the mesh is made of; None: all there are. Devices to compile for need not be here.
+    feed: the training data; None: those of the config, which are opened.
 
   Raises:
     UserError: anything in the config that does not fit: keys, types, source, sizes against devices, leaves the
       objective reads against leaves the data makes.
   """
-  sections = config_lib.parse(config)
-  mesh = sharding.make_mesh(**dataclasses.asdict(sections.mesh))
+  sections = config_lib.parse(config_lib.any_durations(config))
+  mesh = sharding.make_mesh(**dataclasses.asdict(sections.mesh), devices=devices)
   _check_sizes(sections, mesh)
-  feed = open_feed(sections, mesh)
+  feed = feed or open_feed(sections, mesh)
   source, stream, size = feed.sources[0], feed.stream, sections.data.batch_size
   config = config_lib.resolve_durations(config, batch_size=size, num_examples=feed.num_examples)
   config = _remember_vocabulary(config, source)

@@ -1,0 +1,41 @@
+"""Runs put together: durations in epochs, data and devices that are given."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from ssljax.commands.configs import load_config
+from ssljax.errors import UserError
+from ssljax.planning.stand_in import stand_in
+from ssljax.training.feed import Feed
+from ssljax.training.run import assemble
+
+CONFIG = str(pathlib.Path(__file__).parents[1] / "tiny_config.py") + ":bare"
+
+
+def test_a_run_lasts_epochs(tmp_path, monkeypatch):
+  monkeypatch.setenv("SSLJAX_TEST_DATA", str(tmp_path))
+  np.savez(tmp_path / "pictures.npz", image=np.zeros((50, 20, 20, 3), np.uint8), label=np.zeros(50, int))
+  config = load_config(
+    CONFIG, [("steps", "4ep"), ("data.split", "all"), ("optimizer.learning_rate.warmup_steps", "1ep")]
+  )
+  run = assemble(config)
+  assert run.job.steps == run.config["steps"] == 13  # 200 examples of 16, rounded up
+  assert run.config["optimizer"]["learning_rate"]["warmup_steps"] == 4
+
+
+def test_tasks_last_steps(monkeypatch):
+  monkeypatch.setenv("SSLJAX_TEST_DATA", "/nowhere")
+  config = load_config(CONFIG, [("steps", "0"), ("data.source", "None")])
+  config["stream"] = [{"name": "a", "steps": "1ep", "source": "npz:a.npz"}]
+  with pytest.raises(UserError, match=r"stream\[0\].steps: found '1ep'"):
+    assemble(config)
+
+
+def test_data_and_devices_are_given(monkeypatch):
+  monkeypatch.setenv("SSLJAX_TEST_DATA", "/nowhere")
+  feed = Feed((None,), stand_in(batch_size=16, image_size=20, text=None, num_tasks=0), 100)
+  run = assemble(load_config(CONFIG), devices=jax.devices()[:4], feed=feed)
+  assert run.mesh.size == 4 and run.batch["image"].shape == (16, 16, 16, 3)

@@ -3,7 +3,7 @@
   ssljax train --config=configs/ul2_20b.py --workdir=runs/ul2_20b
 
 Hardware:  a pod; nobody has run it. So far it is initialised abstractly (19.6 billion parameters) and nothing more:
-           its state does not fit a device, and sharding the state is not built yet.
+           its state does not fit a device: share it, --config.mesh.data=1 --config.mesh.fsdp=-1 (docs/scale.md).
 Number:    not measured.
 """
 

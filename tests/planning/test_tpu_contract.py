@@ -10,7 +10,8 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-ROWS = 2  # examples a chip
+ROWS = 16  # examples a chip: enough that their activations outweigh a layer's parameters
+LAYER = 4 * 12 * 256**2  # bytes of the kernels of one block
 QUICK = {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0", "JAX_MEMORY_FITTING_EFFORT": "-1.0"}
 OPTIONS = (
   "--config.mesh.data=1",
@@ -43,7 +44,8 @@ def test_no_activation_changes_hands(plans):
 
 def test_temporaries_are_flat_in_the_number_of_chips(plans):
   few, many = (plan["temp_bytes"] for plan in plans)
-  assert many < 1.1 * few
+  # Of 64 small shards the compiler gathers a whole layer's kernels at once, forward and backward; of 8 one by one.
+  assert many < 1.1 * few + 2 * LAYER
 
 
 def test_the_state_is_shared(plans):

@@ -98,7 +98,7 @@ def _groups(attributes: str, devices: int) -> list[list[int]]:
   if counted:
     shape, dims, order = ([int(n) for n in part.split(",")] if part else [] for part in counted.groups())
     return _numbered(dims, order).reshape(shape).tolist()
-  meshed = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(?\[?([\d,]*)[^ ]*)? {([^}]*)}", attributes)
+  meshed = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^ ]*)\))? {([^}]*)}", attributes)
   return _of_mesh(*meshed.groups()) if meshed else [list(range(devices))]
 
 
@@ -111,12 +111,19 @@ def _of_mesh(axes: str, devices: str | None, named: str) -> list[list[int]]:
   """Returns the groups along the named axes of a mesh."""
   sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
   along = re.findall(r"'([^']+)'", named)
-  count = int(np.prod(list(sizes.values())))
-  ids = [int(n) for n in devices.split(",") if n] if devices else list(range(count))
-  numbers = np.array(ids).reshape(list(sizes.values()))
+  numbers = _device_ids(devices, int(np.prod(list(sizes.values())))).reshape(list(sizes.values()))
   names = list(sizes)
   order = [names.index(n) for n in names if n not in along] + [names.index(n) for n in along]
   return numbers.transpose(order).reshape(-1, int(np.prod([sizes[n] for n in along]))).tolist()
+
+
+def _device_ids(text: str | None, count: int) -> np.ndarray:
+  """Returns the devices in a mesh's order: nothing, a list such as "4,5,6,7", or "[2,4]T(1,0)", counted and transposed."""
+  turned = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text or "")
+  if turned:
+    dims, order = ([int(n) for n in part.split(",")] if part else [] for part in turned.groups())
+    return _numbered(dims, order)
+  return np.array([int(n) for n in text.split(",")]) if text else np.arange(count)
 
 
 def by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, int]]:

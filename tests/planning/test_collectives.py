@@ -37,6 +37,9 @@ def gather(groups):
     ("mesh['a'=2,'b'=4] {'b'}", 4, False),
     ("mesh['a'=2,'b'=4] {'a'}", 2, True),
     ("mesh['a'=2,'b'=4] {'a','b'}", 8, True),
+    ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", 2, True),
+    ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", 4, False),
+    ("mesh['a'=2,'b'=4], device_ids=(0,4,1,5,2,6,3,7) {'b'}", 4, True),
     ("{}", 8, True),
   ],
 )

@@ -118,7 +118,7 @@ def _of_mesh(axes: str, devices: str | None, named: str) -> list[list[int]]:
 
 
 def _device_ids(text: str | None, count: int) -> np.ndarray:
-  """Returns the devices in a mesh's order: nothing, a list such as "4,5,6,7", or "[2,4]T(1,0)", counted and transposed."""
+  """Returns the devices in a mesh's order, from nothing, a list "4,5,6,7", or "[2,4]T(1,0)": counted and transposed."""
   turned = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text or "")
   if turned:
     dims, order = ([int(n) for n in part.split(",")] if part else [] for part in turned.groups())

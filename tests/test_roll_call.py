@@ -146,7 +146,9 @@ def test_a_process_that_dies_is_named_to_the_others(port):
 
 
 def test_the_first_process_is_missed_too(port):
-  members, lost = watched(port, 3, 30.0)
+  members, lost = run_of(port, 3), [queue.Queue() for _ in range(3)]
+  for index in (1, 2):  # a dying process watches nobody
+    members[index].watch(timeout=30.0, lost=lost[index].put)
   for peer in members[0]._peers:
     peer.socket.shutdown(socket.SHUT_RDWR)
   assert [lost[i].get(timeout=20) for i in (1, 2)] == ["process 0 (localhost) left the run"] * 2

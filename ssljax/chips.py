@@ -5,7 +5,8 @@ A row is one jax device. A chip of tpu7x is two of them, each with half of its f
 Sources: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x} (compute, HBM and ICI of a chip, network cards of a
 host); NVIDIA's data sheets of A100, H100 and H200 (dense, without sparsity; NVLink) and user guides of DGX A100 and
 H100 (a port of 200 or 400 Gb/s for each GPU). The memory of a TPU is what its compiler says a program may use
-(libtpu 0.0.42, asked with programs too large).
+(libtpu 0.0.42, asked with programs too large). Not read again in a source yet: the row of tpu7x but for its memory, and
+the column `network` of the TPUs.
 """
 
 import dataclasses

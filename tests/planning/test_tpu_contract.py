@@ -25,8 +25,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def plans():
-  if importlib.util.find_spec("libtpu") is None:
-    pytest.skip('libtpu is not installed (pip install "ssljax[tpu]")')
+  assert importlib.util.find_spec("libtpu"), 'libtpu is not installed (pip install "ssljax[dev]")'
   command = [sys.executable, str(HERE / "compile_for_tpu.py"), f"{HERE.parent}/tiny_config.py:bare"]
   topologies = [f"v5e:2x4={8 * ROWS}", f"v5e:8x8={64 * ROWS}"]
   paths = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])

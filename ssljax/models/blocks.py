@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ssljax import precision, sharding
-from ssljax.models.layers import ATTENTION, Block
+from ssljax.models.layers import ATTENTION, LAYER_NORM_EPSILON, Block
 from ssljax.types import Array
 
 Remat = Literal["none", "full", "attention_out", "dots"]
@@ -71,7 +71,7 @@ class Blocks(nn.Module):
 
   Attributes:
     depth: number of blocks.
-    heads, hidden, layer_scale, dtype: those of `layers.Block`.
+    heads, hidden, layer_scale, dtype, norm_epsilon: those of `layers.Block`.
     drop_path: rate in the last block; it grows linearly from 0 in the first.
     remat: what the backward pass computes again: nothing ("none"); or, from the least memory to the most, all but
       the blocks' inputs ("full"), all but these and what the heads of attention give ("attention_out"), or all but
@@ -88,12 +88,13 @@ class Blocks(nn.Module):
   dtype: precision.Dtype = "float32"
   remat: Remat = "none"
   unroll: int | None = None
+  norm_epsilon: float = LAYER_NORM_EPSILON
 
   def setup(self) -> None:
     """Scans one block over the depth, in this module's own scope."""
     turn = layers_a_turn(self, depth=self.depth, unroll=self.unroll)
     layers = stacked(_Layer, depth=self.depth, turn=turn, remat=self.remat)
-    self.stack = layers(Block(self.heads, self.hidden, self.layer_scale, self.dtype))
+    self.stack = layers(Block(self.heads, self.hidden, self.layer_scale, self.dtype, self.norm_epsilon))
     nn.share_scope(self, self.stack)
 
   def __call__(self, x: Array, keys: Array | None = None) -> Array:

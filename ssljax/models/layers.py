@@ -122,6 +122,7 @@ class Block(nn.Module):
   hidden: int
   layer_scale: float | None = None
   dtype: precision.Dtype = "float32"
+  norm_epsilon: float = LAYER_NORM_EPSILON
 
   def _branch(self, y: Array, keys: Array | None, rate: Array | float, which: int) -> Array:
     if self.layer_scale is not None:
@@ -133,7 +134,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array, keys: Array | None = None, rate: Array | float = 0.0) -> Array:
     """Returns f32[B,N,D] for x[B,N,D]; `keys` key[B] and `rate` are those of `drop_path`."""
-    attended = Attention(self.heads, dtype=self.dtype, name="attn")(LayerNorm(name="norm1")(x))
+    attended = Attention(self.heads, dtype=self.dtype, name="attn")(LayerNorm(self.norm_epsilon, name="norm1")(x))
     x = x + self._branch(attended, keys, rate, 1)
-    mixed = MLP(self.hidden, dtype=self.dtype, name="mlp")(LayerNorm(name="norm2")(x))
+    mixed = MLP(self.hidden, dtype=self.dtype, name="mlp")(LayerNorm(self.norm_epsilon, name="norm2")(x))
     return x + self._branch(mixed, keys, rate, 2)

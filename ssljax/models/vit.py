@@ -8,7 +8,7 @@ from flax import linen as nn
 from ssljax import precision
 from ssljax.errors import UserError, nearest
 from ssljax.models.blocks import Blocks, Remat
-from ssljax.models.layers import Dense, LayerNorm
+from ssljax.models.layers import LAYER_NORM_EPSILON, Dense, LayerNorm
 from ssljax.models.patches import grid_shape, patchify
 from ssljax.models.positions import sincos_2d
 from ssljax.types import Array
@@ -54,10 +54,11 @@ class ViT(nn.Module):
     image_size: side of the images, pixels; sincos positions take images of other sizes too.
     channels: channels of the images.
     pooling: what "embedding" is: the cls token or the mean of the patch tokens, after the last norm.
-    positions: fixed sine-cosine or a learnt table.
+    positions: fixed sine-cosine, which the cls token has none of, or a learnt table with a row for each token.
     cls_token: "learnt", or "none" to do without.
     drop_path: probability of dropping a branch in the last block; it grows linearly from 0 in the first.
     layer_scale: initial value of the branches' scales; None for no scales.
+    norm_epsilon: added to the variance in all layer norms.
     dtype: the type the operands of matrix products are rounded to.
     remat: what the backward pass computes again, as in `blocks.Blocks`.
 
@@ -82,6 +83,7 @@ class ViT(nn.Module):
   cls_token: Literal["learnt", "none"] = "learnt"
   drop_path: float = 0.0
   layer_scale: float | None = None
+  norm_epsilon: float = LAYER_NORM_EPSILON
   dtype: precision.Dtype = "float32"
   remat: Remat = "none"
 
@@ -113,12 +115,16 @@ class ViT(nn.Module):
     """Rows and columns of patches in an image of `image_size`."""
     return grid_shape(self.image_size, self.image_size, patch=self.patch)
 
-  def _positions(self, grid: tuple[int, int]) -> Array:
+  def _positions(self, grid: tuple[int, int]) -> tuple[Array | float, Array]:
+    """Returns what is added to the cls token (f32[D] or 0) and to the patches f32[N,D]."""
     if self.positions == "sincos":
-      return jnp.asarray(sincos_2d(grid, self.features))
+      return 0.0, jnp.asarray(sincos_2d(grid, self.features))
     if grid != self.grid:
       raise UserError(f"vit.ViT: images of {grid} patches, expected {self.grid} (image_size) with learnt positions")
-    return self.param("pos_embed", nn.initializers.normal(0.02), (1, grid[0] * grid[1], self.features))[0]
+    first = int(self.cls_token == "learnt")
+    shape = (1, first + grid[0] * grid[1], self.features)
+    table = self.param("pos_embed", nn.initializers.normal(0.02), shape)[0]
+    return table[0] if first else 0.0, table[first:]
 
   @nn.compact
   def __call__(
@@ -136,19 +142,27 @@ class ViT(nn.Module):
     if images.shape[-1] != self.channels:
       raise UserError(f"vit.ViT: images of {images.shape[-1]} channels, expected channels={self.channels}")
     patches = patchify(images, patch=self.patch)
-    positions = self._positions(grid_shape(*images.shape[1:3], patch=self.patch))
+    cls_position, positions = self._positions(grid_shape(*images.shape[1:3], patch=self.patch))
     if keep is not None:  # pixels before the product: only what is kept is embedded
       patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
       positions = positions[keep]
     x = PatchEmbed(self.features, dtype=self.dtype, name="patch_embed")(patches) + positions
     if self.cls_token == "learnt":
-      cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.features))
+      cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.features)) + cls_position
       x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, self.features)), x], axis=1)
     hidden = round(self.size.mlp_ratio * self.features)
-    x = Blocks(
-      self.size.depth, self.size.heads, hidden, self.drop_path, self.layer_scale, self.dtype, self.remat, name="blocks"
-    )(x, keys)
-    return self._outputs(LayerNorm(name="norm")(x))
+    blocks = Blocks(
+      self.size.depth,
+      self.size.heads,
+      hidden,
+      self.drop_path,
+      self.layer_scale,
+      self.dtype,
+      self.remat,
+      norm_epsilon=self.norm_epsilon,
+      name="blocks",
+    )
+    return self._outputs(LayerNorm(self.norm_epsilon, name="norm")(blocks(x, keys)))
 
   def _outputs(self, x: Array) -> dict[str, Array]:
     cls, tokens = (None, x) if self.cls_token == "none" else (x[:, 0], x[:, 1:])

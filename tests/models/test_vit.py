@@ -22,7 +22,7 @@ def abstract_params(**options):
   return jax.eval_shape(lambda: vit.init(jax.random.key(0), images))["params"]
 
 
-# timm's counts without a head; sincos positions are no parameters, the learnt table has no row for cls.
+# timm's counts without a head; sincos positions are no parameters.
 @pytest.mark.parametrize(
   ("variant", "patch", "count"),
   [("Ti", 16, 5_524_416), ("S", 16, 21_665_664), ("B", 16, 85_798_656), ("L", 16, 303_301_632), ("H", 14, 630_764_800)],
@@ -30,9 +30,9 @@ def abstract_params(**options):
 def test_parameter_counts(variant, patch, count):
   size = tree.size(abstract_params(variant=variant, patch=patch, positions="learnt"))
   width = ViT(variant=variant, patch=patch).features
-  assert size + width == count
+  assert size == count
   without = tree.size(abstract_params(variant=variant, patch=patch))
-  assert size - without == (224 // patch) ** 2 * width
+  assert size - without == (1 + (224 // patch) ** 2) * width
 
 
 def test_layer_scale_adds_two_vectors_a_block():
@@ -69,6 +69,16 @@ def test_patch_embedding_equals_the_convolution(random_variables):
   x = x.reshape(2, 16, 16) + params["patch_embed"]["proj"]["bias"] + sincos_2d((4, 4), 16)
   x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
   np.testing.assert_allclose(apply(vit, {"params": params}, IMAGES)["tokens"], x, rtol=1e-4, atol=1e-5)
+
+
+def test_learnt_positions_move_the_cls_token_too(random_variables):
+  vit = ViT(**TINY | {"depth": 1}, positions="learnt")
+  params = random_variables(vit, IMAGES)["params"]
+  moved = {**params, "pos_embed": params["pos_embed"] + 1.5 * (np.arange(17) == 0)[:, None]}
+  added = {**params, "cls_token": params["cls_token"] + 1.5}
+  outputs = [apply(vit, {"params": p}, IMAGES)["cls"] for p in (moved, added, params)]
+  np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-5, atol=1e-5)
+  assert not np.allclose(outputs[0], outputs[2])
 
 
 @pytest.mark.parametrize("positions", ["sincos", "learnt"])

@@ -23,6 +23,8 @@ REQUIRED = [
   "rich>=13.9",
   "tensorboardX>=2.6.2",
   "jinja2>=3.1.5",
+  "einops>=0.8",
+  "safetensors>=0.5",
 ]
 EXTRAS = {
   "tfds": ["tensorflow-datasets>=4.9.10"],
@@ -43,7 +45,8 @@ EXTRAS = {
   "k8s": ["jax[k8s]"],
   # `ssljax plan` for GPUs that are not here: their compiler, without CUDA. Both of the version of jax.
   "gpu-plan": ["jax-cuda12-plugin>=0.10,<0.13", "jax-cuda12-pjrt>=0.10,<0.13", "nvidia-cuda-nvcc-cu12>=12.9"],
-  "torch": ["torch==2.13.0"],
+  # Hugging Face's classes beside an export and an import. timm, torchvision and open_clip: docs/export.md.
+  "torch": ["torch==2.13.0", "transformers>=5.0"],
 }
 EXTRAS["dev"] = [
   *EXTRAS["tfds"],
@@ -51,7 +54,6 @@ EXTRAS["dev"] = [
   *EXTRAS["text"],
   *EXTRAS["torch"],
   *EXTRAS["tpu"],  # plans are tested against the TPU compiler
-  "transformers>=5.0",
   "pytest>=8.4",
   "pytest-xdist>=3.6",
   "hypothesis>=6.150",
@@ -71,7 +73,7 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["ssljax", "ssljax.*"]),
-  package_data={"ssljax.report": ["*.html"]},
+  package_data={"ssljax.report": ["*.html"], "ssljax.export": ["*.md"]},
   install_requires=REQUIRED,
   extras_require=EXTRAS,
   entry_points={"console_scripts": ["ssljax = ssljax.__main__:start"]},

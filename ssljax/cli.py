@@ -98,6 +98,23 @@ def _parser() -> argparse.ArgumentParser:
   )
   plan.add_argument("--json", action="store_true", help="print one JSON object")
 
+  export = _command(commands, "export", "export", "write a run's networks as another library's folder")
+  export.add_argument("--workdir", required=True, metavar="DIR[@STEP]")
+  _library(export)
+  export.add_argument("--out", required=True, metavar="DIR2", help="a new folder; written whole or not at all")
+  export.add_argument(
+    "--weights",
+    choices=("auto", "student", "ema", "teacher"),
+    default="auto",
+    help="default: the teacher's where there is one, else the moving average where one is kept, else the trained ones",
+  )
+
+  importing = _command(commands, "import", "importing", "make a run at step 0 of another library's weights")
+  importing.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="what the run is to be")
+  _library(importing)
+  importing.add_argument("--from", dest="origin", required=True, metavar="PATH", help="a folder, or a file of weights")
+  importing.add_argument("--workdir", required=True, metavar="DIR", help="a new one; train --from=DIR goes on from it")
+
   data = commands.add_parser("data", help="list, preview or prepare data", allow_abbrev=False)
   data_commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND", parser_class=_Parser)
   _command(data_commands, "list", "data_list", "sources and the real sets that come with packages")
@@ -140,6 +157,13 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _library(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--format", required=True, metavar="NAME", help="timm, torchvision, huggingface, open_clip or safetensors"
+  )
+  parser.add_argument("--class", dest="kind", metavar="NAME", help="the class there; default: the first that fits")
+
+
 def _allowances(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
   parser.add_argument(
@@ -163,7 +187,7 @@ def _hosts(parser: argparse.ArgumentParser) -> None:
 def _command(commands: Any, name: str, module: str, text: str) -> argparse.ArgumentParser:
   parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
   parser.set_defaults(module=module)
-  if module in ("train", "anneal", "evaluate", "data_preview", "doctor", "preflight"):
+  if module in ("train", "anneal", "evaluate", "data_preview", "doctor", "preflight", "export", "importing"):
     parser.add_argument("--cpu-devices", type=int, metavar="N", help="devices the CPU shows (default: its cores)")
   if module in ("train", "anneal", "evaluate", "doctor"):
     _hosts(parser)

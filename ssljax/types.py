@@ -3,10 +3,11 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import flax
 import jax
+from flax import linen as nn
 
 Array = jax.Array
 PyTree = Any
@@ -52,6 +53,23 @@ class TrainState:
   rng: Array
 
 
+class Part(NamedTuple):
+  """A network inside of an objective and where its variables lie: what weights go out of and come in to.
+
+  Attributes:
+    module: the network.
+    params: path of its parameters in the parameters, "" for all of them.
+    state: path of its batch statistics in the objective's state; there may be none.
+    teacher: path in the objective's state of the moving copy of its parameters that is used after pretraining; None
+      where there is none.
+  """
+
+  module: nn.Module
+  params: str
+  state: str
+  teacher: str | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective(abc.ABC):
   """A pretraining method: one file in `objectives/`, every subclass final.
@@ -82,6 +100,22 @@ class Objective(abc.ABC):
     """Returns parameters and state after the optimiser moved: EMA teacher, unit prototypes."""
     del step
     return params, state
+
+  def parts(self) -> dict[str, Part]:
+    """Returns the networks that can be exported and imported, by name.
+
+    The default: every field that is a module, its parameters and batch statistics under the field's name.
+    """
+    fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    return {name: Part(value, name, name) for name, value in fields.items() if isinstance(value, nn.Module)}
+
+  def imported(self, params: Params, state: State) -> State:
+    """Returns the state of a run whose parameters have just come in from outside: copies of them made anew.
+
+    The default is the state itself.
+    """
+    del params
+    return state
 
   def show(self, params: Params, state: State, batch: Batch, *, rng: Array) -> dict[str, Array]:
     """Returns pictures for the report by name: f32[N,K,H,W,C], N rows of K normalised images.

@@ -101,6 +101,16 @@ class Views:
     return denormalize(images, self._statistics)
 
   @property
+  def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels that pictures are normalised by, of values in [0, 1]."""
+    return STATISTICS[self._statistics]
+
+  @property
+  def interpolation(self) -> crop.Filter:
+    """The name of the filter that resizes."""
+    return self._filter
+
+  @property
   def _row(self) -> Recipe:
     return RECIPES[self.recipe]
 

@@ -34,8 +34,8 @@ def _run(
 
   from ssljax.commands import final
 
-  assembled, step, state = _restored(folder, step, section, "--workdir")
-  earlier = _restored(*other, section, "--merge") if other else None
+  assembled, step, state = restored(folder, step, section, "--workdir")
+  earlier = restored(*other, section, "--merge") if other else None
   with jax.set_mesh(assembled.mesh):
     found = {}
     for name, part in zip(_names(assembled), assembled.tasks(), strict=True):
@@ -67,7 +67,7 @@ def _merged(part: Any, state: Any, earlier: tuple[Any, int, Any]) -> dict[str, f
   return {f"trained/{key}": value for key, value in measure.scores(merged).items()}
 
 
-def _restored(folder: pathlib.Path, step: int | None, section: Mapping[str, Any], flag: str) -> tuple[Any, int, Any]:
+def restored(folder: pathlib.Path, step: int | None, section: Mapping[str, Any], flag: str) -> tuple[Any, int, Any]:
   """Returns (run, step, state) of a work directory, with this section of evaluation.
 
   Raises:

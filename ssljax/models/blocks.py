@@ -43,7 +43,7 @@ def stacked(layer: type[nn.Module], *, depth: int, turn: int, remat: Remat = "no
     layer = nn.remat(layer, policy=POLICIES[remat], prevent_cse=turn == depth)
   return nn.scan(
     layer,
-    variable_axes={"params": 0},
+    variable_axes={"params": 0, "intermediates": 0},
     split_rngs={"params": True},
     in_axes=(nn.broadcast, 0),
     length=depth,

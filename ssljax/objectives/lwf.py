@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ssljax.errors import UserError
 from ssljax.losses.distillation import cosine_distance
 from ssljax.schedules import Schedule
-from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
+from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 
 @final
@@ -68,6 +68,19 @@ class LwF(Objective):
   def couples_examples(self) -> bool:  # type: ignore[override]
     """Whether the objective couples the examples of a batch; the distance does not."""
     return self.objective.couples_examples
+
+  def parts(self) -> dict[str, Part]:
+    """Returns the objective's, whose state is a part of this one."""
+    inside = lambda path: path and f"objective/{path}"
+    return {
+      name: part._replace(state=inside(part.state), teacher=inside(part.teacher))
+      for name, part in self.objective.parts().items()
+    }
+
+  def imported(self, params: Params, state: State) -> State:
+    """Returns the state with the previous model the one that came in."""
+    inner = self.objective.imported(params, state["objective"])
+    return _state(inner, jax.tree.map(jnp.array, (params, inner)), state["task"])
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns the objective's parameters, and its state with the previous model and the task, 0."""

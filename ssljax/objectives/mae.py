@@ -12,7 +12,7 @@ from ssljax.errors import UserError
 from ssljax.models.mae_decoder import MAEDecoder
 from ssljax.models.patches import patchify, unpatchify
 from ssljax.models.vit import ViT
-from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
+from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 __all__ = ["MAE", "mae_loss", "normalize_patches", "patchify", "random_masking", "unpatchify"]
 
@@ -112,6 +112,10 @@ class MAE(Objective):
       dtype=self.encoder.dtype,
       remat=self.encoder.remat,
     )
+
+  def parts(self) -> dict[str, Part]:
+    """Returns "encoder" and "decoder"."""
+    return {"encoder": Part(self.encoder, "encoder", ""), "decoder": Part(self.decoder, "decoder", "")}
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns {"encoder", "decoder"} and no state."""

@@ -14,7 +14,7 @@ from ssljax.losses.tokens import cross_entropy
 from ssljax.models.generate import generate
 from ssljax.models.prefix_lm import PrefixLM
 from ssljax.models.t5 import T5
-from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
+from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 GROUPS = ("R", "S", "X", "C")  # what a batch's `target_group` counts: regular, sequential, extreme, causal
 
@@ -70,6 +70,10 @@ class UL2(Objective):
   def vocab_size(self) -> int:
     """Ids the model knows."""
     return self.model.vocab_size
+
+  def parts(self) -> dict[str, Part]:
+    """Returns "model": all parameters are its."""
+    return {"model": Part(self.model, "", "")}
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns the model's parameters and no state."""

@@ -1,0 +1,37 @@
+"""Real inputs for the gate: the first examples of a run's own data, as its networks see them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssljax import distributed
+from ssljax.objectives.ul2 import shift_right
+
+
+def real(run: Any, count: int) -> dict[str, np.ndarray]:
+  """Returns `image` f32[N,H,W,C], normalised, or the leaves of `count` rows of text, one example a row.
+
+  Args:
+    run: a `training.run.Run`.
+    count: N.
+  """
+  if run.job.data.text is not None:
+    return _text(run.stream.batch(run.job.data.begin).arrays, count)
+  host = run.source.read(np.arange(min(count, len(run.source)))).arrays
+  made = run.augment.evaluate({key: jax.numpy.asarray(value) for key, value in host.items()})
+  return {"image": distributed.to_host(made["image"])}
+
+
+def _text(arrays: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+  """Returns the first example of each row, all else of it padding; the other library packs nothing."""
+  rows = {key: np.asarray(value)[:count] for key, value in arrays.items()}
+  first = rows["target_segments"] == 1
+  made = {"target_segments": first.astype(np.int32), "target_positions": np.where(first, rows["target_positions"], 0)}
+  targets = np.where(first, rows["targets"], 0)
+  made["targets_in"] = np.asarray(shift_right(targets, made["target_positions"], start=0)) * first
+  if "inputs" in rows:
+    mine = rows["input_segments"] == 1
+    return made | {"inputs": np.where(mine, rows["inputs"], 0), "input_segments": mine.astype(np.int32)}
+  prefix = np.asarray(shift_right(np.where(first, rows["prefix"], 0), made["target_positions"], start=1))
+  return made | {"prefix_in": prefix * first}

@@ -1,0 +1,59 @@
+"""Every class weights can leave as, by format; the first that fits is the default."""
+
+from collections.abc import Sequence
+
+from ssljax.errors import UserError, nearest
+from ssljax.export.hf_text import LlamaForCausalLM, T5ForConditionalGeneration
+from ssljax.export.hf_vit import ViTMAEForPreTraining, ViTModel
+from ssljax.export.native import Native
+from ssljax.export.peer import Modules, Peer
+from ssljax.export.resnets import TimmResNet, TorchvisionResNet
+from ssljax.export.timm_vit import TimmViT
+
+PEERS: tuple[Peer, ...] = (
+  TimmViT(),
+  TimmResNet(),
+  TorchvisionResNet(),
+  ViTModel(),
+  ViTMAEForPreTraining(),
+  T5ForConditionalGeneration(),
+  LlamaForCausalLM(),
+  Native(),
+)
+FORMATS = tuple(dict.fromkeys(peer.format for peer in PEERS))
+
+
+def choose(modules: Modules, *, format: str, name: str | None = None) -> Peer:
+  """Returns the class to write these networks as: the first of the format that fits, or the one called `name`.
+
+  Raises:
+    UserError: none fits; the message says why, and which formats do.
+  """
+  peers = [peer for peer in PEERS if peer.format == format]
+  if name is not None and name not in [peer.name for peer in peers]:
+    raise UserError(f"--class: nothing of {format} is called {nearest(name, [peer.name for peer in peers])}")
+  wanted = [peer for peer in peers if name in (None, peer.name)]
+  reasons = {peer.name: peer.misfit(modules) for peer in wanted}
+  fitting = [peer for peer in wanted if reasons[peer.name] is None]
+  if not fitting:
+    raise UserError(f"--format={format}: {_why(reasons)}; formats that fit: {', '.join(formats(modules))}")
+  return fitting[0]
+
+
+def formats(modules: Modules) -> list[str]:
+  """Returns the formats these networks can be written in."""
+  return list(dict.fromkeys(peer.format for peer in PEERS if peer.misfit(modules) is None))
+
+
+def _why(reasons: dict[str, str | None]) -> str:
+  return "; ".join(f"not as {name}: {reason}" for name, reason in reasons.items())
+
+
+def for_import(modules: Modules, *, format: str, architectures: Sequence[str]) -> Peer:
+  """Returns the class that foreign weights are of: the one their config names where it fits, else the first that fits.
+
+  Raises:
+    UserError: as for `choose`.
+  """
+  named = [peer for peer in PEERS if peer.format == format and peer.name in architectures]
+  return choose(modules, format=format, name=named[0].name if named and not named[0].misfit(modules) else None)

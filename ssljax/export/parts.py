@@ -72,12 +72,12 @@ def put(objective: Objective, state: TrainState, arrays: Arrays) -> TrainState:
 
 
 def shapes(objective: Objective, like: TrainState) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of what `take` would give of an abstract state."""
+  """Returns the shapes of what `take` would give of an abstract state, by path."""
   found = {}
   for name, part in objective.parts().items():
-    own = {f"{name}/params/": _at(like.params, part.params)}
-    own |= {f"{name}/batch_stats/": _statistics(part, like.objective_state)}
-    found |= {prefix + key: leaf.shape for prefix, part in own.items() for key, leaf in tree.named_leaves(part)}
+    own = {"params": _at(like.params, part.params), "batch_stats": _statistics(part, like.objective_state)}
+    for collection, nested in own.items():
+      found |= {f"{name}/{collection}/{key}": leaf.shape for key, leaf in tree.named_leaves(nested)}
   return found
 
 

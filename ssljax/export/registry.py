@@ -1,6 +1,6 @@
 """Every class weights can leave as, by format; the first that fits is the default."""
 
-from collections.abc import Sequence
+import pathlib
 
 from ssljax.errors import UserError, nearest
 from ssljax.export.hf_text import LlamaForCausalLM, T5ForConditionalGeneration
@@ -49,11 +49,14 @@ def _why(reasons: dict[str, str | None]) -> str:
   return "; ".join(f"not as {name}: {reason}" for name, reason in reasons.items())
 
 
-def for_import(modules: Modules, *, format: str, architectures: Sequence[str]) -> Peer:
-  """Returns the class that foreign weights are of: the one their config names where it fits, else the first that fits.
+def for_import(modules: Modules, *, format: str, place: pathlib.Path, name: str | None = None) -> Peer:
+  """Returns the class to read foreign weights as: the one called `name`, or named in their config, or the first.
 
   Raises:
     UserError: as for `choose`.
   """
-  named = [peer for peer in PEERS if peer.format == format and peer.name in architectures]
-  return choose(modules, format=format, name=named[0].name if named and not named[0].misfit(modules) else None)
+  for peer in PEERS:
+    named = (peer.read_config(str(place)) or {}).get("architectures") or () if peer.format == format else ()
+    if name is None and peer.name in named and peer.misfit(modules) is None:
+      return peer
+  return choose(modules, format=format, name=name)

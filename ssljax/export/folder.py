@@ -12,7 +12,6 @@ import numpy as np
 from ssljax.errors import UserError
 from ssljax.export import weights
 from ssljax.export.gate import TOLERANCE, Comparison, compare
-from ssljax.export.native import LOADER, Native
 from ssljax.export.peer import Modules, Peer, Preprocessing
 from ssljax.export.table import to_theirs
 
@@ -66,7 +65,10 @@ def write(
   aside.mkdir()
   try:
     taken = {name: array for name, array in arrays.items() if name.split("/")[0] in (peer.takes or modules)}
-    _write_weights(aside, peer, modules, taken)
+    theirs = to_theirs(peer.table(modules, taken), taken) | peer.constants(modules)
+    weights.write(aside / WEIGHTS, theirs)
+    for name, text in peer.programs().items():
+      (aside / name).write_text(text, encoding="utf-8")
     for name, content in peer.files(modules, preprocessing).items():
       (aside / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for file in extras:
@@ -81,14 +83,6 @@ def write(
   finally:
     shutil.rmtree(aside, ignore_errors=True)
   return seen
-
-
-def _write_weights(folder: pathlib.Path, peer: Peer, modules: Modules, arrays: Mapping[str, np.ndarray]) -> None:
-  if isinstance(peer, Native):
-    weights.write(folder / WEIGHTS, arrays)
-    (folder / "load.py").write_text(LOADER, encoding="utf-8")
-    return
-  weights.write(folder / WEIGHTS, to_theirs(peer.lines(modules), arrays) | peer.constants(modules))
 
 
 def _refused(out: pathlib.Path, peer: Peer, seen: Comparison) -> Refused:

@@ -1,5 +1,6 @@
 """Text models as Hugging Face's T5 and Llama."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -84,6 +85,12 @@ class T5ForConditionalGeneration(HuggingFace):
       "decoder_start_token_id": 0,
       "eos_token_id": 1,
     }
+
+  def read_config(self, folder: str) -> Mapping[str, Any] | None:
+    """Returns config.json; that logits are not scaled is how transformers 5 says that the head is not tied."""
+    found = super().read_config(folder)
+    scaled = found and found.get("scale_decoder_outputs", found.get("tie_word_embeddings", True))
+    return found and {**found, "tie_word_embeddings": scaled}
 
   def ours(self, ours: Ours, modules: Modules, inputs: Arrays) -> dict[str, np.ndarray]:
     """Returns the logits of the targets."""

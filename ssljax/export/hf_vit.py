@@ -121,10 +121,7 @@ class ViTMAEForPreTraining(HuggingFace):
 
   def misfit(self, modules: Modules) -> str | None:
     """Returns why the two cannot be written as this class."""
-    if reason := super().misfit(modules) or misfit(modules["encoder"]):
-      return reason
-    learnt = "encoder.positions is learnt, this class computes sine-cosine ones anew"
-    return learnt if modules["encoder"].positions == "learnt" else None
+    return super().misfit(modules) or misfit(modules["encoder"])
 
   def lines(self, modules: Modules) -> list[Line]:
     """Returns the table."""
@@ -139,10 +136,11 @@ class ViTMAEForPreTraining(HuggingFace):
     return encoder + under(decoder, ours="decoder/params/", theirs="decoder.")
 
   def constants(self, modules: Modules) -> dict[str, np.ndarray]:
-    """Returns the fixed positions of both."""
-    vit, decoder = modules["encoder"], modules["decoder"]
-    patches = np.concatenate([np.zeros((1, decoder.width), np.float32), sincos_2d(vit.grid, decoder.width)])[None]
-    return {f"vit.{POSITIONS}": vit_tables.fixed_positions(vit), "decoder.decoder_pos_embed": patches}
+    """Returns the fixed positions, of the decoder always."""
+    vit, width = modules["encoder"], modules["decoder"].width
+    table = vit_tables.fixed_positions(vit)
+    patches = np.concatenate([np.zeros((1, width), np.float32), sincos_2d(vit.grid, width)])[None]
+    return {"decoder.decoder_pos_embed": patches} | ({} if table is None else {f"vit.{POSITIONS}": table})
 
   def renamed(self, arrays: Arrays) -> dict[str, np.ndarray]:
     """Returns the arrays as released: transformers 5 writes decoder_encoder.layer for decoder_layers."""

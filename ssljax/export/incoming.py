@@ -12,7 +12,7 @@ from ssljax.errors import UserError
 from ssljax.export import weights
 from ssljax.export.gate import TOLERANCE, Comparison, compare
 from ssljax.export.peer import Modules, Peer
-from ssljax.export.table import to_ours
+from ssljax.export.table import Line, to_ours
 
 Arrays = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -48,15 +48,16 @@ def read(place: pathlib.Path, peer: Peer, modules: Modules, shapes: Shapes, inpu
   Raises:
     UserError: other sizes, arrays that are missing or too many, outputs that differ.
   """
-  theirs, config = peer.renamed(weights.read(weights.find(place))), peer.read_config(str(place))
+  theirs, config = peer.renamed(weights.read(place)), peer.read_config(str(place))
   original = {name: _of_size(module, config, peer) for name, module in modules.items()}
   _check_sizes(place, peer, original, config)
   constants = peer.constants(original)
   _check_constants(constants, theirs)
   rest = {name: array for name, array in theirs.items() if name not in constants}
-  wanted = {name: shape for name, shape in shapes.items() if name.split("/")[0] in peer.takes}
+  wanted = {name: shape for name, shape in shapes.items() if name.split("/")[0] in (peer.takes or modules)}
   wanted |= {name: shape for name, shape in _position_shapes(original, shapes).items() if name in wanted}
-  arrays = to_ours(peer.lines(original), rest, wanted, leave=peer.leave)
+  table = peer.table(original, wanted)
+  arrays = to_ours(table, rest, wanted, leave=peer.leave)
   seen = compare(peer, peer.load(str(place), original), original, arrays, _inputs_for(original, inputs))
   if not seen.passes:
     where = f", first in {seen.layer}" if seen.layer else ""
@@ -65,11 +66,11 @@ def read(place: pathlib.Path, peer: Peer, modules: Modules, shapes: Shapes, inpu
       f"{seen.largest:.2g}{where}, at most {TOLERANCE:g} is allowed"
     )
   resized = [_resize(arrays, name, original[name], module) for name, module in modules.items()]
-  return Incoming(arrays, seen, sorted(set(rest) - _taken(peer, original, wanted)), "; ".join(filter(None, resized)))
+  return Incoming(arrays, seen, sorted(set(rest) - _taken(table, wanted)), "; ".join(filter(None, resized)))
 
 
-def _taken(peer: Peer, modules: Modules, shapes: Shapes) -> set[str]:
-  return {name for line in peer.lines(modules) for name in line.names(shapes[line.ours]).values()}
+def _taken(table: list[Line], shapes: Shapes) -> set[str]:
+  return {name for line in table for name in line.names(shapes[line.ours]).values()}
 
 
 def _of_size(module: nn.Module, config: Mapping[str, Any] | None, peer: Peer) -> nn.Module:

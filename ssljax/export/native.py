@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,8 +24,12 @@ class Native(Peer):
   takes: ClassVar = {}
 
   def lines(self, modules: Modules) -> list[Line]:
-    """Returns nothing: names are kept."""
+    """Returns nothing: there are no layers to listen to."""
     return []
+
+  def table(self, modules: Modules, ours: Iterable[str]) -> list[Line]:
+    """Returns that every name is kept."""
+    return [Line(name, name) for name in ours]
 
   def config(self, modules: Modules) -> dict[str, Any]:
     """Returns the networks' fields."""
@@ -36,9 +40,13 @@ class Native(Peer):
     more = {"preprocessing": preprocessing._asdict()} if preprocessing else {}
     return {"config.json": {"modules": self.config(modules)} | more}
 
+  def programs(self) -> dict[str, str]:
+    """Returns the loader."""
+    return {"load.py": LOADER}
+
   def load(self, folder: str, modules: Modules) -> Any:
     """Returns the arrays."""
-    return weights.read(weights.find(pathlib.Path(folder)))
+    return weights.read(pathlib.Path(folder))
 
   def ours(self, ours: Ours, modules: Modules, inputs: Arrays) -> dict[str, np.ndarray]:
     """Returns the numbers themselves: they are what is compared."""

@@ -2,7 +2,7 @@
 
 import abc
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -72,6 +72,11 @@ class Peer(abc.ABC):
   def lines(self, modules: Modules) -> list[Line]:
     """Returns the table: our paths as `parts.take` gives them, their names as in the file."""
 
+  def table(self, modules: Modules, ours: Iterable[str]) -> list[Line]:
+    """Returns the table of the networks it takes, whose arrays of ours have these paths."""
+    del ours
+    return self.lines(modules)
+
   def constants(self, modules: Modules) -> dict[str, np.ndarray]:
     """Returns arrays of theirs that we compute and do not keep."""
     del modules
@@ -89,6 +94,10 @@ class Peer(abc.ABC):
   @abc.abstractmethod
   def files(self, modules: Modules, preprocessing: Preprocessing | None) -> dict[str, Mapping[str, Any]]:
     """Returns the JSON files beside the weights by name."""
+
+  def programs(self) -> dict[str, str]:
+    """Returns files of Python to lie beside the weights, by name."""
+    return {}
 
   @abc.abstractmethod
   def load(self, folder: str, modules: Modules) -> Any:

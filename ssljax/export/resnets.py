@@ -80,13 +80,9 @@ class TorchvisionResNet(Peer):
     import torch
     import torchvision
 
-    held = weights.read(weights.find(pathlib.Path(folder)))
     model = getattr(torchvision.models, f"resnet{modules['encoder'].depth}")()
     model.fc = torch.nn.Identity()
-    model.load_state_dict(
-      {name: torch_side.tensor(value) for name, value in held.items() if not name.startswith("fc.")}
-    )
-    return model.eval()
+    return torch_side.filled(model, weights.read(pathlib.Path(folder)), leave=self.leave)
 
   def ours(self, ours: Ours, modules: Modules, inputs: Arrays) -> dict[str, np.ndarray]:
     """Returns the embedding."""
@@ -133,8 +129,8 @@ class TimmResNet(TorchvisionResNet):
 
     if (pathlib.Path(folder) / "config.json").is_file():
       return timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
-    file = str(weights.find(pathlib.Path(folder)))
-    return timm.create_model(self.config(modules)["architecture"], checkpoint_path=file, num_classes=0).eval()
+    model = timm.create_model(self.config(modules)["architecture"], num_classes=0)
+    return torch_side.filled(model, weights.read(pathlib.Path(folder)), leave=self.leave)
 
   def usage(self, modules: Modules) -> str:
     """Returns how timm loads it."""

@@ -123,7 +123,7 @@ def to_ours(
   _complete({line.ours for line in lines}, set(shapes), "the table", "the model")
   wanted = {name: line for line in lines for name in line.names(shapes[line.ours]).values()}
   found = {name for name in theirs if name in wanted or not leave(name)}
-  _complete(found, set(wanted), "the weights", "the model")
+  _complete(found, set(wanted), "the file", "the model")
   for line in lines:
     like = line.forwards(np.broadcast_to(np.float32(0), shapes[line.ours]))
     for name, array in like.items():
@@ -138,4 +138,4 @@ def _complete(found: set[str], expected: set[str], first: str, second: str) -> N
     if names:
       shown, rest = sorted(names)[:_NAMED], len(names) - _NAMED
       more = f" and {rest} more" if rest > 0 else ""
-      raise UserError(f"weights: {has} has {', '.join(shown)}{more}; {lacks} has not")
+      raise UserError(f"weights: {has} has {', '.join(shown)}{more}, {lacks} not")

@@ -89,8 +89,8 @@ class TimmViT(Peer):
 
     if (pathlib.Path(folder) / "config.json").is_file():
       return timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
-    arguments = self._arguments(modules) | {"num_classes": 0}
-    return timm.create_model(ARCHITECTURE, checkpoint_path=str(weights.find(pathlib.Path(folder))), **arguments).eval()
+    model = timm.create_model(ARCHITECTURE, num_classes=0, **self._arguments(modules))
+    return torch_side.filled(model, weights.read(pathlib.Path(folder)), leave=self.leave)
 
   def ours(self, ours: Ours, modules: Modules, inputs: Arrays) -> dict[str, np.ndarray]:
     """Returns the embedding and the patch tokens."""

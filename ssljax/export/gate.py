@@ -1,6 +1,7 @@
 """The gate: both libraries run on the same inputs, and what differs is found layer by layer."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -47,7 +48,8 @@ class Comparison(NamedTuple):
   Attributes:
     differences: the largest difference of each output, by name, over the output's root mean square where that is
       more than 1.
-    layer: the first layer that differs, in the peer's words; None where all is well or none was found.
+    layer: the first layer that differs, as the file calls it; one whose weights did not arrive counts as such. None
+      where all is well or none was found.
     layer_difference: the same of that layer's output.
   """
 
@@ -79,17 +81,17 @@ def compare(peer: Any, model: Any, modules: Mapping[str, nn.Module], arrays: Arr
   ours = Ours(modules, arrays)
   expected = peer.ours(ours, modules, inputs)
   lines = peer.lines(modules)
-  with _listening(model, lines, arrays) as heard:
+  with _listening(model, lines, arrays) if lines else contextlib.nullcontext({}) as heard:
     found = peer.theirs(model, inputs)
   differences = {name: _difference(found[name], expected[name]) for name in expected}
   comparison = Comparison(differences)
   if comparison.passes:
     return comparison
   for name, (line, index, output) in heard.items():
-    if (own := _layer(ours.captured, line, index, output)) is not None:
-      size = _difference(output, own)
-      if not size <= TOLERANCE:
-        return Comparison(differences, name, size)
+    own = None if output is None else _layer(ours.captured, line, index, output)
+    size = float("inf") if output is None else 0.0 if own is None else _difference(output, own)
+    if not size <= TOLERANCE:
+      return Comparison(differences, name, size)
   return comparison
 
 
@@ -105,22 +107,14 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
 def _listening(model: Any, lines: list[Line], arrays: Arrays) -> Iterator[dict[str, Any]]:
   """Yields what the peer's layers give while it runs, in order: name -> (line, index, output).
 
-  A layer is known by the bits of its weight, so it does not matter what the peer calls it once it is loaded.
+  A layer is known by the bits of its weight, so it does not matter what the peer calls it once it is loaded. Those
+  whose weights no layer has come first, without output.
   """
-  heard: dict[str, Any] = {}
-  known = {}
-  for line in lines:
-    if line.ours.endswith("/kernel"):
-      shape = arrays[line.ours].shape
-      names = line.names(shape)
-      written = line.forwards(arrays[line.ours])
-      known |= {written[name].tobytes(): (name, line, index) for index, name in names.items()}
-  hooks = []
-  for module in model.modules() if known else ():
-    weight = getattr(module, "weight", None)
-    key = None if weight is None or not hasattr(weight, "detach") else weight.detach().cpu().numpy().tobytes()
-    if key in known:
-      hooks.append(module.register_forward_hook(_note(heard, *known[key])))
+  known = dict(_weights(lines, arrays))
+  layers = [(_digest(weight), module) for module in model.modules() for weight in module.parameters(recurse=False)]
+  arrived = {digest for digest, _ in layers}
+  heard = {name: (line, index, None) for digest, (name, line, index) in known.items() if digest not in arrived}
+  hooks = [module.register_forward_hook(_note(heard, *known[digest])) for digest, module in layers if digest in known]
   try:
     yield heard
   finally:
@@ -128,11 +122,24 @@ def _listening(model: Any, lines: list[Line], arrays: Arrays) -> Iterator[dict[s
       hook.remove()
 
 
+def _weights(lines: list[Line], arrays: Arrays) -> Iterator[tuple[bytes, tuple[str, Line, tuple[int, ...]]]]:
+  """Yields (digest of the weight, (layer, line, index)) of every product and convolution."""
+  for line in lines:
+    if line.ours.endswith("/kernel"):
+      written = line.forwards(arrays[line.ours])
+      for index, name in line.names(arrays[line.ours].shape).items():
+        yield hashlib.blake2b(written[name].tobytes()).digest(), (name.removesuffix(".weight"), line, index)
+
+
+def _digest(parameter: Any) -> bytes:
+  return hashlib.blake2b(parameter.detach().cpu().numpy().tobytes()).digest()
+
+
 def _note(heard: dict[str, Any], name: str, line: Line, index: tuple[int, ...]) -> Any:
   def hook(module: Any, inputs: Any, output: Any) -> None:
     del module, inputs
     if hasattr(output, "detach"):
-      heard.setdefault(name.removesuffix(".weight"), (line, index, output.detach().cpu().numpy()))
+      heard.setdefault(name, (line, index, output.detach().cpu().numpy()))
 
   return hook
 

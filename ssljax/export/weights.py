@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import warnings
 from collections.abc import Mapping
 
 import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
@@ -84,7 +85,9 @@ def _pickle(file: pathlib.Path) -> dict[str, np.ndarray]:
     import torch
   except ModuleNotFoundError:
     raise UserError(f'--from: {file.name} is read with torch: pip install "ssljax[torch]"') from None
-  held = torch.load(file, map_location="cpu", weights_only=True)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what it finds in a pickle that it then refuses
+    held = torch.load(file, map_location="cpu", weights_only=True)
   for key in ("state_dict", "model", "model_state"):
     held = held[key] if isinstance(held, dict) and isinstance(held.get(key), dict) else held
   if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):

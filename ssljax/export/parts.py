@@ -95,9 +95,8 @@ def variables(arrays: Arrays, part: str) -> dict[str, Params]:
 
 
 def _statistics(part: Part, state: Any) -> Any:
-  """Returns the batch statistics of a network; a state without a place for it has none."""
-  found = _at(state, part.state) if part.state else {}
-  return found if isinstance(found, Mapping) else {}
+  """Returns the batch statistics of a network."""
+  return {} if part.state is None else _at(state, part.state)
 
 
 def _at(nested: Any, path: str) -> Any:

@@ -22,7 +22,8 @@ class Line:
   `Line("blocks/attn/qkv/kernel", "blocks.{l}.attn.qkv.weight", "l i t o -> l (t o) i")` says: of the stack of layers,
   layer l is the peer's blocks.l, whose weight is (q, k, v) x in. The axes named in braces come first on the right side
   and are taken apart, one array an index; where `labels` has the axis, the index goes by its label. What is written
-  forwards is read backwards, so an import undoes an export by construction.
+  forwards is read backwards, so an import undoes an export by construction. Lines with one name of theirs hold the rows
+  of that array, one line's after the other's.
 
   Attributes:
     ours: path of the array, parts joined by "/".
@@ -60,7 +61,7 @@ class Line:
     """Returns the peer's arrays by name."""
     left, right = self.pattern
     theirs = rearrange(array, f"{left} -> {right}", **self.sizes)
-    return {name: np.ascontiguousarray(theirs[index]) for index, name in self.names(array.shape).items()}
+    return {name: np.asarray(theirs[index], order="C") for index, name in self.names(array.shape).items()}
 
   def backwards(self, arrays: Arrays, shape: Sequence[int]) -> np.ndarray:
     """Returns our array of this shape from the peer's, which are of the shapes `forwards` would give."""
@@ -68,9 +69,9 @@ class Line:
     names = self.names(shape)
     lengths = self._lengths(shape)
     stack = np.stack([arrays[name] for name in names.values()])
-    stack = stack.reshape(*(lengths[axis] for axis in self.axes), *stack.shape[1:])
+    stack = stack.reshape((*(lengths[axis] for axis in self.axes), *stack.shape[1:]))
     known = {axis: size for axis, size in lengths.items() if re.search(rf"\b{axis}\b", f"{left} {right}")}
-    return np.ascontiguousarray(rearrange(stack, f"{right} -> {left}", **known))
+    return np.asarray(rearrange(stack, f"{right} -> {left}", **known), order="C")
 
   def _lengths(self, shape: Sequence[int]) -> dict[str, int]:
     """Returns the lengths of the axes by name: those written alone on the left side, and `sizes`."""
@@ -98,7 +99,11 @@ def to_theirs(lines: Iterable[Line], ours: Arrays) -> dict[str, np.ndarray]:
   """
   lines = list(lines)
   _complete({line.ours for line in lines}, set(ours), "the table", "the model")
-  return {name: array for line in lines for name, array in line.forwards(ours[line.ours]).items()}
+  rows: dict[str, list[np.ndarray]] = {}
+  for line in lines:
+    for name, array in line.forwards(ours[line.ours]).items():
+      rows.setdefault(name, []).append(array)
+  return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in rows.items()}
 
 
 def to_ours(
@@ -124,12 +129,27 @@ def to_ours(
   wanted = {name: line for line in lines for name in line.names(shapes[line.ours]).values()}
   found = {name for name in theirs if name in wanted or not leave(name)}
   _complete(found, set(wanted), "the file", "the model")
+  parts: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
   for line in lines:
-    like = line.forwards(np.broadcast_to(np.float32(0), shapes[line.ours]))
-    for name, array in like.items():
-      if theirs[name].shape != array.shape:
-        raise UserError(f"{name}: found shape {list(theirs[name].shape)}, expected {list(array.shape)} ({line.ours})")
-  return {line.ours: line.backwards(theirs, shapes[line.ours]) for line in lines}
+    for name, array in line.forwards(np.broadcast_to(np.float32(0), shapes[line.ours])).items():
+      parts.setdefault(name, []).append((line.ours, array.shape))
+  own: dict[str, dict[str, np.ndarray]] = {line.ours: {} for line in lines}
+  for name, holders in parts.items():
+    for path, rows in _rows(name, theirs[name], holders).items():
+      own[path][name] = rows
+  return {line.ours: line.backwards(own[line.ours], shapes[line.ours]) for line in lines}
+
+
+def _rows(name: str, array: np.ndarray, holders: list[tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
+  """Returns the rows of a peer's array that each of our paths has, given (path, shape of its rows) in order."""
+  paths, shapes = zip(*holders, strict=True)
+  expected = shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
+  if array.shape != expected:
+    raise UserError(f"{name}: found shape {list(array.shape)}, expected {list(expected)} ({', '.join(paths)})")
+  if len(paths) == 1:
+    return {paths[0]: array}
+  ends = itertools.accumulate(shape[0] for shape in shapes)
+  return {path: array[end - shape[0] : end] for path, shape, end in zip(paths, shapes, ends, strict=True)}
 
 
 def _complete(found: set[str], expected: set[str], first: str, second: str) -> None:

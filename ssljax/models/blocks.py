@@ -1,13 +1,13 @@
 """A stack of blocks: one parameter tree on every platform, rolled or unrolled as the platform likes it."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from ssljax import precision, sharding
-from ssljax.models.layers import ATTENTION, LAYER_NORM_EPSILON, Block
+from ssljax.models.layers import ATTENTION, LAYER_NORM_EPSILON, Activation, Block
 from ssljax.types import Array
 
 Remat = Literal["none", "full", "attention_out", "dots"]
@@ -51,6 +51,13 @@ def stacked(layer: type[nn.Module], *, depth: int, turn: int, remat: Remat = "no
   )
 
 
+class _Shared(NamedTuple):
+  """What all layers are given: random keys key[B] and allowed bool[B or 1,N or 1,N], each or None."""
+
+  keys: Array | None
+  allowed: Array | None
+
+
 class _Layer(nn.Module):
   """One block as the body of a scan: it carries x and shares the block's scope, so no name is added."""
 
@@ -59,11 +66,11 @@ class _Layer(nn.Module):
   def setup(self) -> None:
     nn.share_scope(self, self.block)
 
-  def __call__(self, x: Array, keys: Array | None, each: tuple[Array, Array]) -> tuple[Array, None]:
-    layer, rate = each
+  def __call__(self, x: Array, shared: _Shared, each: tuple[Array, Array]) -> tuple[Array, None]:
+    keys, (layer, rate) = shared.keys, each
     if keys is not None:
       keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
-    return sharding.constrain(self.block(x, keys, rate)), None
+    return sharding.constrain(self.block(x, keys, rate, shared.allowed)), None
 
 
 class Blocks(nn.Module):
@@ -71,7 +78,7 @@ class Blocks(nn.Module):
 
   Attributes:
     depth: number of blocks.
-    heads, hidden, layer_scale, dtype, norm_epsilon: those of `layers.Block`.
+    heads, hidden, layer_scale, dtype, norm_epsilon, activation, norms: those of `layers.Block`.
     drop_path: rate in the last block; it grows linearly from 0 in the first.
     remat: what the backward pass computes again: nothing ("none"); or, from the least memory to the most, all but
       the blocks' inputs ("full"), all but these and what the heads of attention give ("attention_out"), or all but
@@ -89,16 +96,25 @@ class Blocks(nn.Module):
   remat: Remat = "none"
   unroll: int | None = None
   norm_epsilon: float = LAYER_NORM_EPSILON
+  activation: Activation = "gelu"
+  norms: Literal["pre", "post"] = "pre"
 
   def setup(self) -> None:
     """Scans one block over the depth, in this module's own scope."""
     turn = layers_a_turn(self, depth=self.depth, unroll=self.unroll)
     layers = stacked(_Layer, depth=self.depth, turn=turn, remat=self.remat)
-    self.stack = layers(Block(self.heads, self.hidden, self.layer_scale, self.dtype, self.norm_epsilon))
+    options = {key: getattr(self, key) for key in ("layer_scale", "dtype", "norm_epsilon", "activation", "norms")}
+    self.stack = layers(Block(self.heads, self.hidden, **options))
     nn.share_scope(self, self.stack)
 
-  def __call__(self, x: Array, keys: Array | None = None) -> Array:
-    """Returns f32[B,N,D] for x[B,N,D]; with `keys` key[B], branches are dropped at random by example."""
+  def __call__(self, x: Array, keys: Array | None = None, allowed: Array | None = None) -> Array:
+    """Returns f32[B,N,D] for x[B,N,D].
+
+    Args:
+      x: f32[B,N,D].
+      keys: key[B]; with them branches are dropped at random by example.
+      allowed: bool[B or 1,N or 1,N], which places a place may look at; None for all.
+    """
     rates = jnp.linspace(0.0, self.drop_path, self.depth)
     keys = keys if self.drop_path else None
-    return self.stack(sharding.constrain(x), keys, (jnp.arange(self.depth), rates))[0]
+    return self.stack(sharding.constrain(x), _Shared(keys, allowed), (jnp.arange(self.depth), rates))[0]

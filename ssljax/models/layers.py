@@ -1,4 +1,4 @@
-"""The pre-norm transformer block and its parts; parameter names follow timm."""
+"""The transformer block and its parts; parameter names follow timm."""
 
 import math
 from typing import Literal
@@ -60,6 +60,18 @@ def gelu(x: Array) -> Array:
   return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
 
 
+def quick_gelu(x: Array) -> Array:
+  """Returns x / (1 + exp(-1.702 x)), the approximation of GELU that CLIP's published weights were trained with.
+
+  Source: Hendrycks, Gimpel, Gaussian Error Linear Units (GELUs), 2016, arXiv 1606.08415.
+  """
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": nn.gelu, "quick_gelu": quick_gelu}
+
+
 class Attention(nn.Module):
   """Multi-head self-attention with one fused qkv product: softmax(q k^T / sqrt(d)) v, softmax in float32.
 
@@ -70,27 +82,34 @@ class Attention(nn.Module):
   dtype: precision.Dtype = "float32"
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Returns f32[B,N,D] for x[B,N,D]."""
+  def __call__(self, x: Array, allowed: Array | None = None) -> Array:
+    """Returns f32[B,N,D] for x[B,N,D].
+
+    Args:
+      x: f32[B,N,D].
+      allowed: bool[B or 1,N or 1,N], which places a place may look at; None for all.
+    """
     width = x.shape[-1]
     qkv = Dense((3, width), dtype=self.dtype, name="qkv")(x).astype(self.dtype)
     heads = lambda part: sharding.split_heads(part.reshape(*x.shape[:-1], self.heads, width // self.heads))
     q, k, v = (heads(qkv[..., i, :]) for i in range(3))
-    mixed = jax.nn.dot_product_attention(q, k, v).astype(jnp.float32).reshape(x.shape)
+    mask = None if allowed is None else allowed[:, None]
+    mixed = jax.nn.dot_product_attention(q, k, v, mask=mask).astype(jnp.float32).reshape(x.shape)
     return Dense(width, dtype=self.dtype, name="proj")(checkpoint_name(sharding.split_last(mixed), ATTENTION))
 
 
 class MLP(nn.Module):
-  """Dense, exact GELU, Dense."""
+  """Dense, GELU (exact, or one of its approximations), Dense."""
 
   hidden: int
   dtype: precision.Dtype = "float32"
+  activation: Activation = "gelu"
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns f32[B,N,D] for x[B,N,D]."""
-    hidden = gelu(sharding.split_last(Dense(self.hidden, dtype=self.dtype, name="fc1")(x)))
-    return Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+    hidden = sharding.split_last(Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
+    return Dense(x.shape[-1], dtype=self.dtype, name="fc2")(ACTIVATIONS[self.activation](hidden))
 
 
 class LayerScale(nn.Module):
@@ -116,13 +135,18 @@ def drop_path(x: Array, keys: Array, *, rate: Array | float) -> Array:
 
 
 class Block(nn.Module):
-  """x + attention(norm1(x)), then x + mlp(norm2(x)); each branch optionally scaled and dropped by example."""
+  """x + attention(norm1(x)), then x + mlp(norm2(x)); each branch optionally scaled and dropped by example.
+
+  With norms "post" it is norm1(x + attention(x)), then norm2(x + mlp(x)), as BERT has it.
+  """
 
   heads: int
   hidden: int
   layer_scale: float | None = None
   dtype: precision.Dtype = "float32"
   norm_epsilon: float = LAYER_NORM_EPSILON
+  activation: Activation = "gelu"
+  norms: Literal["pre", "post"] = "pre"
 
   def _branch(self, y: Array, keys: Array | None, rate: Array | float, which: int) -> Array:
     if self.layer_scale is not None:
@@ -132,9 +156,15 @@ class Block(nn.Module):
     return drop_path(y, jax.vmap(lambda key: jax.random.fold_in(key, which))(keys), rate=rate)
 
   @nn.compact
-  def __call__(self, x: Array, keys: Array | None = None, rate: Array | float = 0.0) -> Array:
-    """Returns f32[B,N,D] for x[B,N,D]; `keys` key[B] and `rate` are those of `drop_path`."""
-    attended = Attention(self.heads, dtype=self.dtype, name="attn")(LayerNorm(self.norm_epsilon, name="norm1")(x))
-    x = x + self._branch(attended, keys, rate, 1)
-    mixed = MLP(self.hidden, dtype=self.dtype, name="mlp")(LayerNorm(self.norm_epsilon, name="norm2")(x))
-    return x + self._branch(mixed, keys, rate, 2)
+  def __call__(
+    self, x: Array, keys: Array | None = None, rate: Array | float = 0.0, allowed: Array | None = None
+  ) -> Array:
+    """Returns f32[B,N,D] for x[B,N,D]; `keys` key[B], `rate` as for `drop_path`, `allowed` as for `Attention`."""
+    norm1, norm2 = (LayerNorm(self.norm_epsilon, name=name) for name in ("norm1", "norm2"))
+    attention = Attention(self.heads, dtype=self.dtype, name="attn")
+    mlp = MLP(self.hidden, dtype=self.dtype, activation=self.activation, name="mlp")
+    if self.norms == "post":
+      x = norm1(x + self._branch(attention(x, allowed), keys, rate, 1))
+      return norm2(x + self._branch(mlp(x), keys, rate, 2))
+    x = x + self._branch(attention(norm1(x), allowed), keys, rate, 1)
+    return x + self._branch(mlp(norm2(x)), keys, rate, 2)

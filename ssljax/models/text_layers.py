@@ -67,7 +67,7 @@ class RMSNorm(nn.Module):
 
 
 class Embed(nn.Module):
-  """A table of one vector a token id, initially N(0, 1) and not scaled when read.
+  """A table of one vector a token id, initially N(0, init_std^2) and not scaled when read.
 
   Read backwards (`attend`) it gives logits.
   """
@@ -75,10 +75,12 @@ class Embed(nn.Module):
   vocab_size: int
   width: int
   dtype: precision.Dtype = "float32"
+  init_std: float = 1.0
 
   def setup(self) -> None:
     """Makes the table."""
-    self.embedding = self.param("embedding", nn.initializers.normal(1.0), (self.vocab_size, self.width), jnp.float32)
+    init = nn.initializers.normal(self.init_std)
+    self.embedding = self.param("embedding", init, (self.vocab_size, self.width), jnp.float32)
 
   def __call__(self, tokens: Array) -> Array:
     """Returns f32[..., D] for tokens int32[...]; not-a-number for ids beyond the table."""

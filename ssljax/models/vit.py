@@ -7,8 +7,9 @@ from flax import linen as nn
 
 from ssljax import precision
 from ssljax.errors import UserError, nearest
+from ssljax.models.attention_pool import AttentionPool
 from ssljax.models.blocks import Blocks, Remat
-from ssljax.models.layers import LAYER_NORM_EPSILON, Dense, LayerNorm
+from ssljax.models.layers import ACTIVATIONS, LAYER_NORM_EPSILON, Activation, Dense, LayerNorm
 from ssljax.models.patches import grid_shape, patchify
 from ssljax.models.positions import sincos_2d
 from ssljax.types import Array
@@ -38,11 +39,12 @@ class PatchEmbed(nn.Module):
 
   features: int
   dtype: precision.Dtype = "float32"
+  bias: Literal["present", "absent"] = "present"
 
   @nn.compact
   def __call__(self, patches: Array) -> Array:
     """Returns f32[B,N,features] for flattened patches[B,N,P]."""
-    return Dense(self.features, dtype=self.dtype, name="proj")(patches)
+    return Dense(self.features, bias=self.bias, dtype=self.dtype, name="proj")(patches)
 
 
 class ViT(nn.Module):
@@ -53,9 +55,13 @@ class ViT(nn.Module):
     patch: side of a patch, pixels.
     image_size: side of the images, pixels; sincos positions take images of other sizes too.
     channels: channels of the images.
-    pooling: what "embedding" is: the cls token or the mean of the patch tokens, after the last norm.
+    patch_bias: whether the patch embedding has a bias (CLIP's has none).
+    pooling: what "embedding" is, after the last norm: the cls token, the mean of the patch tokens, or what a learnt
+      query finds in all tokens ("map", SigLIP's `attention_pool.AttentionPool`).
     positions: fixed sine-cosine, which the cls token has none of, or a learnt table with a row for each token.
     cls_token: "learnt", or "none" to do without.
+    pre_norm: whether a layer norm stands between the positions and the first block (CLIP).
+    activation: of the MLPs: the exact GELU, its tanh approximation (SigLIP) or its sigmoid approximation (CLIP).
     drop_path: probability of dropping a branch in the last block; it grows linearly from 0 in the first.
     layer_scale: initial value of the branches' scales; None for no scales.
     norm_epsilon: added to the variance in all layer norms.
@@ -78,9 +84,12 @@ class ViT(nn.Module):
   patch: int = 16
   image_size: int = 224
   channels: int = 3
-  pooling: Literal["cls", "mean"] = "cls"
+  patch_bias: Literal["present", "absent"] = "present"
+  pooling: Literal["cls", "mean", "map"] = "cls"
   positions: Literal["sincos", "learnt"] = "sincos"
   cls_token: Literal["learnt", "none"] = "learnt"
+  pre_norm: Literal["absent", "present"] = "absent"
+  activation: Activation = "gelu"
   drop_path: float = 0.0
   layer_scale: float | None = None
   norm_epsilon: float = LAYER_NORM_EPSILON
@@ -96,7 +105,9 @@ class ViT(nn.Module):
     if self.positions == "sincos" and self.size.width % 4:
       raise UserError(f"vit.ViT: width {self.size.width}, expected a multiple of 4 for sincos positions")
     if self.pooling == "cls" and self.cls_token == "none":
-      raise UserError('vit.ViT: pooling cls, expected mean where cls_token is "none"')
+      raise UserError('vit.ViT: pooling cls, expected mean or map where cls_token is "none"')
+    if self.activation not in ACTIVATIONS:
+      raise UserError(f"vit.ViT: activation {nearest(self.activation, ACTIVATIONS)}")
     _ = self.grid
 
   @property
@@ -114,6 +125,11 @@ class ViT(nn.Module):
   def grid(self) -> tuple[int, int]:
     """Rows and columns of patches in an image of `image_size`."""
     return grid_shape(self.image_size, self.image_size, patch=self.patch)
+
+  @property
+  def hidden(self) -> int:
+    """Hidden width of the MLPs."""
+    return round(self.size.mlp_ratio * self.features)
 
   def _positions(self, grid: tuple[int, int]) -> tuple[Array | float, Array]:
     """Returns what is added to the cls token (f32[D] or 0) and to the patches f32[N,D]."""
@@ -146,25 +162,19 @@ class ViT(nn.Module):
     if keep is not None:  # pixels before the product: only what is kept is embedded
       patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
       positions = positions[keep]
-    x = PatchEmbed(self.features, dtype=self.dtype, name="patch_embed")(patches) + positions
+    x = PatchEmbed(self.features, self.dtype, self.patch_bias, name="patch_embed")(patches) + positions
     if self.cls_token == "learnt":
       cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.features)) + cls_position
       x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, self.features)), x], axis=1)
-    hidden = round(self.size.mlp_ratio * self.features)
-    blocks = Blocks(
-      self.size.depth,
-      self.size.heads,
-      hidden,
-      self.drop_path,
-      self.layer_scale,
-      self.dtype,
-      self.remat,
-      norm_epsilon=self.norm_epsilon,
-      name="blocks",
-    )
-    return self._outputs(LayerNorm(self.norm_epsilon, name="norm")(blocks(x, keys)))
-
-  def _outputs(self, x: Array) -> dict[str, Array]:
+    if self.pre_norm == "present":
+      x = LayerNorm(self.norm_epsilon, name="norm_pre")(x)
+    options = {"dtype": self.dtype, "norm_epsilon": self.norm_epsilon, "activation": self.activation}
+    depth = {"drop_path": self.drop_path, "layer_scale": self.layer_scale, "remat": self.remat}
+    x = Blocks(self.size.depth, self.size.heads, self.hidden, **depth, **options, name="blocks")(x, keys)
+    x = LayerNorm(self.norm_epsilon, name="norm")(x)
     cls, tokens = (None, x) if self.cls_token == "none" else (x[:, 0], x[:, 1:])
-    embedding = cls if self.pooling == "cls" else jnp.mean(tokens, axis=1)
+    if self.pooling == "map":
+      embedding = AttentionPool(self.size.heads, self.hidden, **options, name="attn_pool")(x)
+    else:
+      embedding = cls if self.pooling == "cls" else jnp.mean(tokens, axis=1)
     return {"embedding": embedding, "tokens": tokens} | ({} if cls is None else {"cls": cls})

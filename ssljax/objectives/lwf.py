@@ -71,7 +71,7 @@ class LwF(Objective):
 
   def parts(self) -> dict[str, Part]:
     """Returns the objective's, whose state is a part of this one."""
-    inside = lambda path: path and f"objective/{path}"
+    inside = lambda path: None if path is None else f"objective/{path}".rstrip("/")
     return {
       name: part._replace(state=inside(part.state), teacher=inside(part.teacher))
       for name, part in self.objective.parts().items()

@@ -115,7 +115,7 @@ class MAE(Objective):
 
   def parts(self) -> dict[str, Part]:
     """Returns "encoder" and "decoder"."""
-    return {"encoder": Part(self.encoder, "encoder", ""), "decoder": Part(self.decoder, "decoder", "")}
+    return {"encoder": Part(self.encoder, "encoder", None), "decoder": Part(self.decoder, "decoder", None)}
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns {"encoder", "decoder"} and no state."""

@@ -73,7 +73,7 @@ class UL2(Objective):
 
   def parts(self) -> dict[str, Part]:
     """Returns "model": all parameters are its."""
-    return {"model": Part(self.model, "", "")}
+    return {"model": Part(self.model, "", None)}
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns the model's parameters and no state."""

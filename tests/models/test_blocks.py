@@ -6,7 +6,7 @@ from scipy.special import erf
 
 from ssljax import tree
 from ssljax.models.blocks import Blocks
-from ssljax.models.layers import drop_path
+from ssljax.models.layers import ACTIVATIONS, drop_path
 
 X = jax.random.normal(jax.random.key(0), (4, 5, 8))
 KEYS = jax.random.split(jax.random.key(7), 4)
@@ -90,24 +90,44 @@ def test_remat_saves_less(params):
   assert residuals["attention_out"] - residuals["full"] == 2 * X.size  # one [B,N,D] a layer
 
 
-def test_a_block_by_hand(params):
+def dense(x, q):
+  return x @ q["kernel"].reshape(len(q["kernel"]), -1) + q["bias"]
+
+
+def norm(x, q):
+  return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]
+
+
+def attention(x, p, allowed):
+  q, k, v = np.split(dense(x, p["attn"]["qkv"]), 3, axis=-1)
+  heads = []
+  for h in (slice(0, 4), slice(4, 8)):
+    weights = np.exp(q[:, h] @ k[:, h].T / 2.0) * (1 if allowed is None else allowed[0])
+    heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, h])
+  return dense(np.concatenate(heads, -1), p["attn"]["proj"])
+
+
+@pytest.mark.parametrize("norms", ["pre", "post"])
+def test_a_block_by_hand(params, norms):
+  """Causal with the norms behind: BERT's order and CLIP's mask in one compilation."""
   p = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), params)
-  out = apply(blocks(depth=1, layer_scale=0.5), jax.tree.map(lambda leaf: leaf[:1], params))
-  dense = lambda x, q: x @ q["kernel"].reshape(len(q["kernel"]), -1) + q["bias"]
-
-  def norm(x, q):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]
-
+  allowed = np.tril(np.ones((1, 5, 5), bool)) if norms == "post" else None
+  module = blocks(depth=1, layer_scale=0.5, norms=norms)
+  out = jax.jit(module.apply)({"params": jax.tree.map(lambda leaf: leaf[:1], params)}, X, None, allowed)
+  before, after = (norm, lambda x, _: x) if norms == "pre" else (lambda x, _: x, norm)
   for x, y in zip(np.asarray(X, np.float64), out, strict=True):
-    q, k, v = np.split(dense(norm(x, p["norm1"]), p["attn"]["qkv"]), 3, axis=-1)
-    heads = []
-    for h in (slice(0, 4), slice(4, 8)):
-      weights = np.exp(q[:, h] @ k[:, h].T / 2.0)
-      heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, h])
-    x = x + dense(np.concatenate(heads, -1), p["attn"]["proj"]) * p["ls1"]["gamma"]
-    z = dense(norm(x, p["norm2"]), p["mlp"]["fc1"])
+    x = after(x + attention(before(x, p["norm1"]), p, allowed) * p["ls1"]["gamma"], p["norm1"])
+    z = dense(before(x, p["norm2"]), p["mlp"]["fc1"])
     x = x + dense(z * 0.5 * (1 + erf(z / np.sqrt(2))), p["mlp"]["fc2"]) * p["ls2"]["gamma"]
-    np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y, after(x, p["norm2"]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_approximations_of_gelu():
+  x = np.linspace(-4, 4, 33)
+  tanh = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+  for name, expected in (("gelu_tanh", tanh), ("quick_gelu", x / (1 + np.exp(-1.702 * x)))):
+    np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(x)), expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(expected - 0.5 * x * (1 + erf(x / np.sqrt(2)))).max() > 1e-4  # not the exact one
 
 
 def test_drop_path_follows_the_example_not_its_place(params):

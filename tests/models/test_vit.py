@@ -5,6 +5,7 @@ import pytest
 
 from ssljax import tree
 from ssljax.errors import UserError
+from ssljax.models.attention_pool import AttentionPool
 from ssljax.models.positions import sincos_2d
 from ssljax.models.vit import ViT
 
@@ -44,6 +45,37 @@ def test_names_are_those_of_timm():
   names = [name for name, _ in tree.named_leaves(abstract_params(**TINY, positions="learnt"))]
   outer = {"blocks", "cls_token", "norm/bias", "norm/scale", "pos_embed", "patch_embed/proj/bias"}
   assert {name if "blocks" not in name else "blocks" for name in names} == outer | {"patch_embed/proj/kernel"}
+
+
+def test_what_the_towers_of_clip_and_siglip_add_and_leave_out():
+  names = lambda **options: {name for name, _ in tree.named_leaves(abstract_params(**TINY, **options))}
+  plain = names()
+  assert names(patch_bias="absent", pre_norm="present") ^ plain == {
+    "patch_embed/proj/bias", "norm_pre/scale", "norm_pre/bias"
+  }  # fmt: skip
+  pool = names(pooling="map") - plain
+  parts = {"/".join(name.split("/")[1:-1]) for name in pool if not name.endswith("latent")}
+  assert "attn_pool/latent" in pool and parts == {"q", "kv", "proj", "norm", "mlp/fc1", "mlp/fc2"}
+
+
+def test_map_pooling_sees_the_normed_tokens_and_the_activation_reaches_both_mlps(random_variables):
+  vit = ViT(**TINY | {"depth": 1}, pooling="map", cls_token="none", activation="quick_gelu")
+  variables = random_variables(vit, IMAGES)
+  out = apply(vit, variables, IMAGES)
+  pool = AttentionPool(2, 64, activation="quick_gelu")
+  expected = jax.jit(pool.apply)({"params": variables["params"]["attn_pool"]}, out["tokens"])
+  np.testing.assert_allclose(out["embedding"], expected, rtol=1e-5, atol=1e-6)
+  exact = apply(vit.clone(activation="gelu"), variables, IMAGES)
+  assert np.abs(exact["tokens"] - out["tokens"]).max() > 1e-4
+
+
+def test_pre_norm_is_after_the_positions(random_variables):
+  vit = ViT(**TINY | {"depth": 1}, positions="learnt", pre_norm="present", patch_bias="absent")
+  params = random_variables(vit, IMAGES)["params"]
+  shifted = {**params, "pos_embed": params["pos_embed"] * 3 + 1, "cls_token": params["cls_token"] * 3}
+  shifted["patch_embed"] = jax.tree.map(lambda leaf: leaf * 3, params["patch_embed"])
+  outs = [apply(vit, {"params": p}, IMAGES)["embedding"] for p in (params, shifted)]  # scale and shift fall out
+  np.testing.assert_allclose(*outs, rtol=1e-4, atol=1e-4)
 
 
 def test_initial_statistics():
@@ -128,6 +160,7 @@ def test_sincos_takes_other_sizes_and_learnt_refuses(random_variables):
     ({"heads": 5}, "width 768.*heads=5"),
     ({"cls_token": "none"}, "pooling"),
     ({"width": 18, "heads": 2}, "width 18"),
+    ({"activation": "quickgelu"}, "did you mean quick_gelu"),
   ],
 )
 def test_mistakes_fail_at_construction(options, message):

@@ -14,7 +14,22 @@ from ssljax.build import build, names
 
 BATCH, SIZE = 16, 8
 VIT = dict(name="vit.ViT", variant="Ti", width=16, depth=2, heads=2, patch=4, image_size=SIZE)
+TEXT = dict(vocab_size=40, length=6, width=16, depth=2, heads=2)
+TOWERS = dict(
+  name="dual.DualEncoder",
+  image=dict(name="dual.Tower", encoder=VIT, width=8),
+  text=dict(name="dual.Tower", encoder=dict(name="text_tower.TextTower") | TEXT, width=8),
+)
+# SigLIP's own: attention pooling, no projection of images; a bias that leaves the pairs something to say.
+SIGMOID_TOWERS = TOWERS | dict(
+  image=dict(name="dual.Tower", encoder=VIT | dict(pooling="map", cls_token="none"), width=None),
+  text=dict(name="dual.Tower", encoder=dict(name="bert.Bert", pooling="mean") | TEXT, width=16, bias="present"),
+  initial_scale=10.0,
+  initial_bias=-1.0,
+)
 TINY = {
+  "clip.CLIP": dict(model=TOWERS),
+  "clip.SigLIP": dict(model=SIGMOID_TOWERS),
   "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
   "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
@@ -43,7 +58,8 @@ def make_batch(keys):
   }
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
   found = {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys if key in leaves}
-  others = packed_text() | {"task": jnp.arange(BATCH, dtype=jnp.int32) % 2}
+  text = np.random.default_rng(1).integers(0, 40, (BATCH, TEXT["length"]))
+  others = packed_text() | {"text": jnp.asarray(text, jnp.int32)} | {"task": jnp.arange(BATCH, dtype=jnp.int32) % 2}
   return found | {key: value for key, value in others.items() if key in keys} | {"index": jnp.asarray(index)}
 
 

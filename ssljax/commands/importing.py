@@ -41,9 +41,10 @@ def _import(config: dict[str, Any], place: pathlib.Path, folder: pathlib.Path, o
   peer = registry.for_import(modules, format=options.format, place=place, name=options.kind)
   peer.check_installed()
   shapes = parts.shapes(assembled.objective, assembled.like)
-  came = incoming.read(place, peer, modules, shapes, inputs.real(assembled, EXAMPLES))
   with jax.set_mesh(assembled.mesh):
     fresh = states.create(assembled.init, assembled.like, assembled.job.seed)
+    own, _ = parts.take(assembled.objective, fresh, "student")
+    came = incoming.read(place, peer, modules, shapes, inputs.real(assembled, EXAMPLES), fresh=own)
     state = parts.put(assembled.objective, fresh, came.arrays)
     state = state.replace(opt_state=_fresh_optimizer(assembled, state))
     _save(assembled, state, folder)

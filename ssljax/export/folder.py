@@ -15,8 +15,6 @@ from ssljax.export.gate import TOLERANCE, Comparison, compare
 from ssljax.export.peer import Modules, Peer, Preprocessing
 from ssljax.export.table import to_theirs
 
-WEIGHTS = "model.safetensors"
-
 
 class Refused(UserError):
   """The other library computes other numbers, so nothing was written."""
@@ -64,16 +62,16 @@ def write(
   shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed
   aside.mkdir()
   try:
-    taken = {name: array for name, array in arrays.items() if name.split("/")[0] in (peer.takes or modules)}
+    taken = {name: array for name, array in arrays.items() if peer.holds(name)}
     theirs = to_theirs(peer.table(modules, taken), taken) | peer.constants(modules)
-    weights.write(aside / WEIGHTS, theirs)
+    weights.write(aside / peer.weights_name, theirs)
     for name, text in peer.programs().items():
       (aside / name).write_text(text, encoding="utf-8")
     for name, content in peer.files(modules, preprocessing).items():
       (aside / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for file in extras:
       shutil.copyfile(file, aside / file.name)
-    seen = compare(peer, peer.load(str(aside), modules), modules, taken, inputs)
+    seen = compare(peer, peer.load(str(aside), modules), modules, arrays, inputs)
     if not seen.passes:
       raise _refused(out, peer, seen)
     _write_card(aside, out, peer, modules, seen, preprocessing, facts)

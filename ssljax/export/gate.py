@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from ssljax.export.parts import variables
-from ssljax.export.table import Line
+from ssljax.export.table import Line, to_theirs
 
 TOLERANCE = 1e-4
 Arrays = Mapping[str, np.ndarray]
@@ -124,9 +124,9 @@ def _listening(model: Any, lines: list[Line], arrays: Arrays) -> Iterator[dict[s
 
 def _weights(lines: list[Line], arrays: Arrays) -> Iterator[tuple[bytes, tuple[str, Line, tuple[int, ...]]]]:
   """Yields (digest of the weight, (layer, line, index)) of every product and convolution."""
+  written = to_theirs(lines, {line.ours: arrays[line.ours] for line in lines})
   for line in lines:
     if line.ours.endswith("/kernel"):
-      written = line.forwards(arrays[line.ours])
       for index, name in line.names(arrays[line.ours].shape).items():
         yield hashlib.blake2b(written[name].tobytes()).digest(), (name.removesuffix(".weight"), line, index)
 

@@ -11,6 +11,7 @@ from ssljax.export.gate import Ours
 from ssljax.export.huggingface import HuggingFace
 from ssljax.export.peer import Arrays, Modules
 from ssljax.export.table import Line, under
+from ssljax.export.tower_tables import HF_ACTIVATIONS, dense, norm, patches
 from ssljax.models.mae_decoder import MAEDecoder
 from ssljax.models.positions import sincos_2d
 from ssljax.models.vit import ViT
@@ -26,8 +27,8 @@ POSITIONS = "embeddings.position_embeddings"
 def encoder_lines(vit: ViT) -> list[Line]:
   """Returns the lines of the encoder, without what stands before the names."""
   lines = vit_tables.tokens(vit, cls="embeddings.cls_token", positions=POSITIONS)
-  lines += vit_tables.patches("patch_embed/proj", "embeddings.patch_embeddings.projection", vit.patch)
-  return [*lines, *vit_tables.hf_blocks("blocks", "encoder.layer"), *vit_tables.norm("norm", "layernorm")]
+  lines += patches("embeddings.patch_embeddings.projection", vit)
+  return [*lines, *vit_tables.hf_blocks("encoder.layer"), *norm("norm", "layernorm")]
 
 
 def encoder_config(vit: ViT) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def encoder_config(vit: ViT) -> dict[str, Any]:
     "patch_size": vit.patch,
     "num_channels": vit.channels,
     "qkv_bias": True,
-    "hidden_act": "gelu",
+    "hidden_act": HF_ACTIVATIONS[vit.activation],
     "layer_norm_eps": vit.norm_epsilon,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
@@ -50,9 +51,7 @@ def encoder_config(vit: ViT) -> dict[str, Any]:
 
 def misfit(vit: ViT) -> str | None:
   """Returns what of a ViT these classes have no place for."""
-  if vit.cls_token == "none":
-    return "encoder.cls_token is none, and this class has one"
-  return None if vit.layer_scale is None else "encoder.layer_scale has no place in this class"
+  return vit_tables.misfit(vit, {"cls_token": "learnt", "layer_scale": None})
 
 
 class ViTModel(HuggingFace):
@@ -127,10 +126,10 @@ class ViTMAEForPreTraining(HuggingFace):
     """Returns the table."""
     decoder = [
       Line("mask_token", "mask_token"),
-      *vit_tables.dense("embed", "decoder_embed"),
-      *vit_tables.hf_blocks("blocks", "decoder_layers"),
-      *vit_tables.norm("norm", "decoder_norm"),
-      *vit_tables.dense("pred", "decoder_pred"),
+      *dense("embed", "decoder_embed"),
+      *vit_tables.hf_blocks("decoder_layers"),
+      *norm("norm", "decoder_norm"),
+      *dense("pred", "decoder_pred"),
     ]
     encoder = under(encoder_lines(modules["encoder"]), ours="encoder/params/", theirs="vit.")
     return encoder + under(decoder, ours="decoder/params/", theirs="decoder.")

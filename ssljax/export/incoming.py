@@ -2,11 +2,10 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from ssljax.errors import UserError
 from ssljax.export import weights
@@ -35,7 +34,9 @@ class Incoming(NamedTuple):
   resized: str
 
 
-def read(place: pathlib.Path, peer: Peer, modules: Modules, shapes: Shapes, inputs: Arrays) -> Incoming:
+def read(
+  place: pathlib.Path, peer: Peer, modules: Modules, shapes: Shapes, inputs: Arrays, *, fresh: Arrays | None = None
+) -> Incoming:
   """Returns a peer's weights as ours.
 
   Args:
@@ -44,65 +45,45 @@ def read(place: pathlib.Path, peer: Peer, modules: Modules, shapes: Shapes, inpu
     modules: our networks, which they have to fit; learnt positions may be of another picture size.
     shapes: of our arrays by path.
     inputs: real inputs for both libraries.
+    fresh: arrays for what the class does not hold of a network, by path; None: it holds all.
 
   Raises:
     UserError: other sizes, arrays that are missing or too many, outputs that differ.
   """
   theirs, config = peer.renamed(weights.read(place)), peer.read_config(str(place))
-  original = {name: _of_size(module, config, peer) for name, module in modules.items()}
-  _check_sizes(place, peer, original, config)
+  original = modules if config is None else peer.sized(modules, config)
+  if config is not None and (wrong := peer.other_sizes(original, config)):
+    raise UserError(f"--from: {place} has {'; '.join(wrong)}")
   constants = peer.constants(original)
   _check_constants(constants, theirs)
   rest = {name: array for name, array in theirs.items() if name not in constants}
-  wanted = {name: shape for name, shape in shapes.items() if name.split("/")[0] in (peer.takes or modules)}
-  wanted |= {name: shape for name, shape in _position_shapes(original, shapes).items() if name in wanted}
+  shapes = {**shapes, **_position_shape(peer, original, shapes)}
+  wanted = {name: shape for name, shape in shapes.items() if peer.holds(name)}
   table = peer.table(original, wanted)
   arrays = to_ours(table, rest, wanted, leave=peer.leave)
-  seen = compare(peer, peer.load(str(place), original), original, arrays, _inputs_for(original, inputs))
+  whole = {name: array for name, array in (fresh or {}).items() if name not in arrays} | arrays
+  seen = compare(peer, peer.load(str(place), original), original, whole, _inputs_for(peer, original, inputs))
   if not seen.passes:
     where = f", first in {seen.layer}" if seen.layer else ""
     raise UserError(
       f"--from: {peer.name} of {place} gives other numbers than these networks do with its weights: they differ by "
       f"{seen.largest:.2g}{where}, at most {TOLERANCE:g} is allowed"
     )
-  resized = [_resize(arrays, name, original[name], module) for name, module in modules.items()]
-  return Incoming(arrays, seen, sorted(set(rest) - _taken(table, wanted)), "; ".join(filter(None, resized)))
+  resized = _resize(arrays, peer, original, modules)
+  return Incoming(arrays, seen, sorted(set(rest) - _taken(table, wanted)), resized)
 
 
 def _taken(table: list[Line], shapes: Shapes) -> set[str]:
   return {name for line in table for name in line.names(shapes[line.ours]).values()}
 
 
-def _of_size(module: nn.Module, config: Mapping[str, Any] | None, peer: Peer) -> nn.Module:
-  """Returns the network for the picture size that their config names; a decoder stays, it has no size of its own."""
-  key = next((theirs for theirs, ours in peer.keys.items() if ours == "image_size"), "")
-  size = (config or {}).get(key)
-  if not isinstance(size, int) or size == getattr(module, "image_size", size):
-    return module
-  return module.clone(image_size=size)
-
-
-def _position_shapes(modules: Modules, shapes: Shapes) -> Shapes:
-  """Returns the shapes of learnt tables of positions for the networks' picture sizes."""
-  found = {}
-  for name, module in modules.items():
-    if (place := f"{name}/params/pos_embed") in shapes:
-      first = int(module.cls_token == "learnt")
-      found[place] = (1, first + module.grid[0] * module.grid[1], shapes[place][-1])
-  return found
-
-
-def _check_sizes(place: pathlib.Path, peer: Peer, modules: Modules, config: Mapping[str, Any] | None) -> None:
-  """Raises UserError with every size that differs, and the keys of ours that say otherwise."""
-  expected = peer.config(modules)
-  part = "model" if "model" in modules else "encoder"
-  wrong = [
-    f"{theirs} {config[theirs]}, not {expected[theirs]} (objective.{part}.{ours})"
-    for theirs, ours in peer.keys.items()
-    if config and theirs in config and theirs in expected and config[theirs] != expected[theirs]
-  ]
-  if wrong:
-    raise UserError(f"--from: {place} has {'; '.join(wrong)}")
+def _position_shape(peer: Peer, modules: Modules, shapes: Shapes) -> Shapes:
+  """Returns the shape of a learnt table of positions for the networks' picture size, by path."""
+  if not (found := peer.image_encoder(modules)) or f"{found[0]}/pos_embed" not in shapes:
+    return {}
+  place, vit = f"{found[0]}/pos_embed", found[1]
+  first = int(vit.cls_token == "learnt")
+  return {place: (1, first + vit.grid[0] * vit.grid[1], vit.features)}
 
 
 def _check_constants(constants: Arrays, theirs: Arrays) -> None:
@@ -112,23 +93,24 @@ def _check_constants(constants: Arrays, theirs: Arrays) -> None:
       raise UserError(f"--from: {name} {list(found.shape)} is not the sine-cosine table: set positions=learnt")
 
 
-def _inputs_for(modules: Modules, inputs: Arrays) -> Arrays:
+def _inputs_for(peer: Peer, modules: Modules, inputs: Arrays) -> Arrays:
   """Returns the inputs with pictures of the size the encoder wants."""
-  size = getattr(modules.get("encoder"), "image_size", None)
-  if size is None or "image" not in inputs or inputs["image"].shape[1] == size:
+  found = peer.image_encoder(modules)
+  if found is None or inputs["image"].shape[1] == found[1].image_size:
     return inputs
-  pictures = inputs["image"]
-  return {**inputs, "image": np.asarray(jax.image.resize(pictures, (len(pictures), size, size, 3), "cubic"))}
+  shape = (len(inputs["image"]), found[1].image_size, found[1].image_size, inputs["image"].shape[-1])
+  return {**inputs, "image": np.asarray(jax.image.resize(inputs["image"], shape, "cubic"))}
 
 
-def _resize(arrays: dict[str, np.ndarray], name: str, before: nn.Module, after: nn.Module) -> str:
+def _resize(arrays: dict[str, np.ndarray], peer: Peer, before: Modules, after: Modules) -> str:
   """Returns what was done to a learnt table of positions of another picture size; it is resized in place."""
-  place = f"{name}/params/pos_embed"
-  if place not in arrays or before.grid == after.grid:
+  found, wanted = peer.image_encoder(before), peer.image_encoder(after)
+  place = found and f"{found[0]}/pos_embed"
+  if not found or not wanted or place not in arrays or found[1].grid == wanted[1].grid:
     return ""
-  table, (rows, columns) = arrays[place], before.grid
+  table, (rows, columns) = arrays[place], found[1].grid
   first = table.shape[1] - rows * columns
   patches = table[0, first:].reshape(rows, columns, -1)
-  patches = np.asarray(jax.image.resize(patches, (*after.grid, patches.shape[-1]), "cubic"))
+  patches = np.asarray(jax.image.resize(patches, (*wanted[1].grid, patches.shape[-1]), "cubic"))
   arrays[place] = np.concatenate([table[:, :first], patches.reshape(1, -1, patches.shape[-1])], axis=1)
-  return f"{place} resized from {before.grid} to {after.grid} patches, bicubic"
+  return f"{place} resized from {found[1].grid} to {wanted[1].grid} patches, bicubic"

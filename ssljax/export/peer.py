@@ -11,6 +11,7 @@ from flax import linen as nn
 from ssljax.errors import UserError
 from ssljax.export.gate import Ours
 from ssljax.export.table import Line
+from ssljax.models.vit import ViT
 
 Arrays = Mapping[str, np.ndarray]
 Modules = Mapping[str, nn.Module]
@@ -50,6 +51,8 @@ class Peer(abc.ABC):
     install: the command that brings them.
     takes: the networks it holds: our part's name -> its class.
     keys: what its config calls things -> our config's keys under the part, compared when weights come in.
+    covers: what the paths of the arrays it holds begin with: all of the networks it takes, or a part of one.
+    weights_name: what the file of weights is called.
   """
 
   format: ClassVar[str]
@@ -58,6 +61,8 @@ class Peer(abc.ABC):
   install: ClassVar[str]
   takes: ClassVar[Mapping[str, type[nn.Module]]]
   keys: ClassVar[Mapping[str, str]] = {}
+  covers: ClassVar[str] = ""
+  weights_name: ClassVar[str] = "model.safetensors"
 
   def misfit(self, modules: Modules) -> str | None:
     """Returns why these networks cannot be written as this class, None where they can."""
@@ -67,6 +72,10 @@ class Peer(abc.ABC):
       if not isinstance(modules[part], kind):
         return f"{part} is a {type(modules[part]).__name__}"
     return None
+
+  def holds(self, path: str) -> bool:
+    """Returns whether an array of ours has a place in this class."""
+    return path.startswith(self.covers) and (not self.takes or path.split("/")[0] in self.takes)
 
   @abc.abstractmethod
   def lines(self, modules: Modules) -> list[Line]:
@@ -119,6 +128,27 @@ class Peer(abc.ABC):
     """Returns the config of foreign weights with the keys of `config`; None where there is none."""
     del folder
     return None
+
+  def other_sizes(self, modules: Modules, config: Mapping[str, Any]) -> list[str]:
+    """Returns what their config says and our networks do not, and the keys of ours that say otherwise."""
+    expected, part = self.config(modules), next(iter(self.takes), "")
+    return [
+      f"{theirs} {config[theirs]}, not {expected[theirs]} (objective.{part}.{ours})"
+      for theirs, ours in self.keys.items()
+      if theirs in config and theirs in expected and config[theirs] != expected[theirs]
+    ]
+
+  def image_encoder(self, modules: Modules) -> tuple[str, ViT] | None:
+    """Returns where the variables of its encoder of pictures are, and that encoder; None where it is no ViT."""
+    vit = modules.get("encoder")
+    return ("encoder/params", vit) if isinstance(vit, ViT) else None
+
+  def sized(self, modules: Modules, config: Mapping[str, Any]) -> Modules:
+    """Returns the networks for the picture size that their config names."""
+    size = config.get(next((theirs for theirs, ours in self.keys.items() if ours == "image_size"), ""))
+    if not isinstance(size, int) or not isinstance(modules.get("encoder"), ViT):
+      return modules
+    return {**modules, "encoder": modules["encoder"].clone(image_size=size)}
 
   def renamed(self, arrays: Arrays) -> dict[str, np.ndarray]:
     """Returns foreign arrays by the names of the table: other versions' names, prefixes."""

@@ -3,6 +3,7 @@
 import pathlib
 
 from ssljax.errors import UserError, nearest
+from ssljax.export.dual_peers import BertModel, CLIPModel, OpenCLIP, SiglipModel
 from ssljax.export.hf_text import LlamaForCausalLM, T5ForConditionalGeneration
 from ssljax.export.hf_vit import ViTMAEForPreTraining, ViTModel
 from ssljax.export.native import Native
@@ -18,6 +19,10 @@ PEERS: tuple[Peer, ...] = (
   ViTMAEForPreTraining(),
   T5ForConditionalGeneration(),
   LlamaForCausalLM(),
+  CLIPModel(),
+  SiglipModel(),
+  BertModel(),
+  OpenCLIP(),
   Native(),
 )
 FORMATS = tuple(dict.fromkeys(peer.format for peer in PEERS))

@@ -11,6 +11,7 @@ from ssljax.export import torch_side, vit_tables, weights
 from ssljax.export.gate import Ours
 from ssljax.export.peer import Arrays, Modules, Peer, Preprocessing
 from ssljax.export.table import Line, under
+from ssljax.export.tower_tables import norm, patches
 from ssljax.models.vit import ViT
 
 ARCHITECTURE = "vit_base_patch16_224"  # every size is written as this one with its arguments
@@ -33,13 +34,17 @@ class TimmViT(Peer):
     "global_pool": "pooling",
   }  # fmt: skip
 
+  def misfit(self, modules: Modules) -> str | None:
+    """Returns why the encoder cannot be written as this class."""
+    return super().misfit(modules) or vit_tables.misfit(modules["encoder"], {"activation": "gelu"})
+
   def lines(self, modules: Modules) -> list[Line]:
     """Returns the table."""
     vit = modules["encoder"]
     lines = vit_tables.tokens(vit, cls="cls_token", positions="pos_embed")
-    lines += vit_tables.patches("patch_embed/proj", "patch_embed.proj", vit.patch)
-    lines += vit_tables.timm_blocks("blocks", "blocks", vit.layer_scale)
-    return under([*lines, *vit_tables.norm("norm", "norm")], ours="encoder/params/")
+    lines += patches("patch_embed.proj", vit)
+    lines += vit_tables.timm_blocks("blocks", vit.layer_scale)
+    return under([*lines, *norm("norm", "norm")], ours="encoder/params/")
 
   def constants(self, modules: Modules) -> dict[str, np.ndarray]:
     """Returns the fixed positions."""

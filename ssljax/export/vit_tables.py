@@ -1,58 +1,43 @@
 """The vision transformer under timm's names and under Hugging Face's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ssljax.export.table import Line
+from ssljax.export.tower_tables import apart, dense, differs, norm
 from ssljax.models.positions import sincos_2d
 from ssljax.models.vit import ViT
 
-QKV = ("query", "key", "value")
+
+def misfit(vit: ViT, wanted: Mapping[str, Any]) -> str | None:
+  """Returns which field of an encoder is not as wanted, or is what only CLIP's and SigLIP's towers have."""
+  if vit.pooling == "map":
+    return "encoder.pooling is map, this class has cls or mean"
+  return differs(vit, "encoder", {"pre_norm": "absent", "patch_bias": "present", **wanted})
 
 
-def dense(ours: str, theirs: str, layout: str = "i o -> o i") -> list[Line]:
-  """Returns the lines of a product with bias; `theirs` with "{l}" is one of stacked layers."""
-  stack = "{l}" in theirs
-  left, right = layout.split("->")
-  kernel = f"l {left.strip()} -> l {right.strip()}" if stack else layout
-  return [Line(f"{ours}/kernel", f"{theirs}.weight", kernel), Line(f"{ours}/bias", f"{theirs}.bias")]
+def timm_blocks(theirs: str, layer_scale: float | None) -> list[Line]:
+  """Returns the lines of the blocks named as timm's, whose qkv is one product."""
+  layer, products = f"{theirs}.{{l}}", ("attn/proj", "mlp/fc1", "mlp/fc2")
+  lines = [line for n in (1, 2) for line in norm(f"blocks/norm{n}", f"{layer}.norm{n}")]
+  lines += dense("blocks/attn/qkv", f"{layer}.attn.qkv", "i t o -> (t o) i")
+  lines += [line for part in products for line in dense(f"blocks/{part}", f"{layer}.{part.replace('/', '.')}")]
+  scales = () if layer_scale is None else (1, 2)
+  return lines + [Line(f"blocks/ls{n}/gamma", f"{layer}.ls{n}.gamma") for n in scales]
 
 
-def norm(ours: str, theirs: str) -> list[Line]:
-  """Returns the lines of a normalisation with scale and bias."""
-  return [Line(f"{ours}/scale", f"{theirs}.weight"), Line(f"{ours}/bias", f"{theirs}.bias")]
-
-
-def patches(ours: str, theirs: str, patch: int) -> list[Line]:
-  """Returns the lines of the patch embedding: a convolution there, a product of flattened patches here."""
-  kernel = Line(f"{ours}/kernel", f"{theirs}.weight", "(h w c) o -> o c h w", {"h": patch, "w": patch})
-  return [kernel, Line(f"{ours}/bias", f"{theirs}.bias")]
-
-
-def timm_blocks(ours: str, theirs: str, layer_scale: float | None) -> list[Line]:
-  """Returns the lines of a stack of blocks named as timm's, whose qkv is one product."""
-  lines = [*norm(f"{ours}/norm1", f"{theirs}.{{l}}.norm1"), *norm(f"{ours}/norm2", f"{theirs}.{{l}}.norm2")]
-  lines += dense(f"{ours}/attn/qkv", f"{theirs}.{{l}}.attn.qkv", "i t o -> (t o) i")
-  for part in ("attn/proj", "mlp/fc1", "mlp/fc2"):
-    lines += dense(f"{ours}/{part}", f"{theirs}.{{l}}.{part.replace('/', '.')}")
-  if layer_scale is not None:
-    lines += [Line(f"{ours}/ls{n}/gamma", f"{theirs}.{{l}}.ls{n}.gamma") for n in (1, 2)]
-  return lines
-
-
-def hf_blocks(ours: str, theirs: str) -> list[Line]:
-  """Returns the lines of a stack of blocks in Hugging Face's ViT, whose q, k and v are products of their own."""
-  labels: Mapping[str, Sequence[str]] = {"t": QKV}
-  qkv, name = f"{ours}/attn/qkv", f"{theirs}.{{l}}.attention.attention.{{t}}"
+def hf_blocks(theirs: str) -> list[Line]:
+  """Returns the lines of the blocks in Hugging Face's ViT, whose q, k and v are products of their own."""
+  layer = f"{theirs}.{{l}}"
   return [
-    Line(f"{qkv}/kernel", f"{name}.weight", "l i t o -> l t o i", labels=labels),
-    Line(f"{qkv}/bias", f"{name}.bias", "l (t o) -> l t o", {"t": 3}, labels),
-    *dense(f"{ours}/attn/proj", f"{theirs}.{{l}}.attention.output.dense"),
-    *dense(f"{ours}/mlp/fc1", f"{theirs}.{{l}}.intermediate.dense"),
-    *dense(f"{ours}/mlp/fc2", f"{theirs}.{{l}}.output.dense"),
-    *norm(f"{ours}/norm1", f"{theirs}.{{l}}.layernorm_before"),
-    *norm(f"{ours}/norm2", f"{theirs}.{{l}}.layernorm_after"),
+    *apart(f"{layer}.attention.attention.{{t}}", ("query", "key", "value")),
+    *dense("blocks/attn/proj", f"{layer}.attention.output.dense"),
+    *dense("blocks/mlp/fc1", f"{layer}.intermediate.dense"),
+    *dense("blocks/mlp/fc2", f"{layer}.output.dense"),
+    *norm("blocks/norm1", f"{layer}.layernorm_before"),
+    *norm("blocks/norm2", f"{layer}.layernorm_after"),
   ]
 
 

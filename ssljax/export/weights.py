@@ -45,7 +45,7 @@ def write(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes safetensors with the note that PyTorch's readers look for."""
   from safetensors.numpy import save_file
 
-  save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata={"format": "pt"})
+  save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file, metadata={"format": "pt"})
 
 
 def _indexed(index: pathlib.Path) -> list[pathlib.Path]:

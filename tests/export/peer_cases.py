@@ -4,15 +4,19 @@ import jax
 import numpy as np
 
 from ssljax import tree
+from ssljax.export.dual_peers import BertModel, CLIPModel, OpenCLIP, SiglipModel
 from ssljax.export.hf_text import LlamaForCausalLM, T5ForConditionalGeneration
 from ssljax.export.hf_vit import ViTMAEForPreTraining, ViTModel
 from ssljax.export.native import Native
 from ssljax.export.resnets import TimmResNet, TorchvisionResNet
 from ssljax.export.timm_vit import TimmViT
+from ssljax.models.bert import Bert
+from ssljax.models.dual import DualEncoder, Tower
 from ssljax.models.mae_decoder import MAEDecoder
 from ssljax.models.prefix_lm import PrefixLM
 from ssljax.models.resnet import ResNet
 from ssljax.models.t5 import T5
+from ssljax.models.text_tower import TextTower
 from ssljax.models.vit import ViT
 
 RNG = np.random.default_rng(0)
@@ -41,6 +45,29 @@ def mae(**options):
   return vit(**options) | {"decoder": MAEDecoder(grid=(4, 4), outputs=48, width=8, depth=2, heads=2)}
 
 
+def towers(image, text, **options):
+  """A dual encoder of two small towers."""
+  image = {"width": 10, "patch": 4, "positions": "learnt", "norm_epsilon": 1e-5, **image}
+  vit = ViT(**TINY | {key: value for key, value in image.items() if key != "width"})
+  size = {"vocab_size": 40, "length": 7, "width": 12, "depth": 2, "heads": 2}
+  encoder = text.pop("encoder", TextTower)(**size | text.pop("fields"))
+  return {"model": DualEncoder(Tower(vit, image["width"]), Tower(encoder, **text), **options)}
+
+
+def clip(**text):
+  image = {"pre_norm": "present", "patch_bias": "absent", "activation": "quick_gelu"}
+  return towers(image, {"width": 10, "fields": {"activation": "quick_gelu", **text}})
+
+
+def siglip():
+  image = {"width": None, "pooling": "map", "cls_token": "none", "activation": "gelu_tanh", "norm_epsilon": 1e-6}
+  fields = {"attention": "all", "pooling": "last", "activation": "gelu_tanh", "norm_epsilon": 1e-6}
+  return towers(image, {"width": 16, "bias": "present", "fields": fields}, initial_scale=10.0, initial_bias=-10.0)
+
+
+PAIRS = IMAGES | {"text": np.where(REAL, TOKENS, 0)}
+
+
 def cases(*rows):
   return {f"{type(peer).__name__}-{name}": (peer, modules, inputs) for peer, name, modules, inputs in rows}
 
@@ -52,12 +79,16 @@ HERE = cases(
   (T5ForConditionalGeneration(), "untied", {"model": T5(variant="small", **SMALL)}, TEXT),
   (T5ForConditionalGeneration(), "tied", {"model": T5(variant="small", head="tied", **SMALL)}, TEXT),
   (LlamaForCausalLM(), "", {"model": PrefixLM(variant="tiny", **SMALL)}, TEXT),
+  (CLIPModel(), "", clip(eos=39), PAIRS),
+  (SiglipModel(), "", siglip(), PAIRS),
+  (BertModel(), "", towers({}, {"width": 10, "encoder": Bert, "fields": {"pooling": "mean"}}), PAIRS),
   (Native(), "", mae(layer_scale=0.1, cls_token="none", pooling="mean"), IMAGES),
 )
 ELSEWHERE = cases(  # libraries that need torchvision
   (TimmViT(), "cls", vit(), IMAGES),
   (TimmViT(), "mean", vit(pooling="mean", positions="learnt", layer_scale=0.1), IMAGES),
   (TimmViT(), "none", vit(pooling="mean", cls_token="none"), IMAGES),
+  (OpenCLIP(), "", clip(), PAIRS),
   (TimmResNet(), "18", {"encoder": ResNet(18)}, PICTURES),
   (TimmResNet(), "50", {"encoder": ResNet(50)}, PICTURES),
   (TorchvisionResNet(), "18", {"encoder": ResNet(18)}, PICTURES),
@@ -72,6 +103,9 @@ def arguments(module):
     return (np.zeros((1, size, size, 3), np.float32),), {}
   if isinstance(module, MAEDecoder):
     return (np.zeros((1, 16, 16), np.float32), np.arange(16)[None]), {}
+  if isinstance(module, DualEncoder):
+    size = module.image.encoder.image_size
+    return (np.zeros((1, size, size, 3), np.float32), TOKENS), {}
   segments = {"input_segments": REAL, "target_segments": REAL}
   if isinstance(module, T5):
     return (TOKENS, TOKENS), segments

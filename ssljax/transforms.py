@@ -22,7 +22,8 @@ from ssljax.schedules import Schedule
 from ssljax.types import Array, Params, PyTree
 
 Transform = optax.GradientTransformationExtraArgs
-EMBEDDINGS = "embed|token"  # parameters in front of the first block: patch_embed, pos_embed, cls_token, token_embed
+# Parameters in front of the first block: patch_embed, pos_embed, cls_token, token_embedder, norm_pre.
+EMBEDDINGS = "embed|token|norm_pre"
 
 
 def is_stacked(name: str) -> bool:

@@ -181,11 +181,13 @@ def test_layer_decay_equals_mae_fine_tuning():
   depth, decay = 12, 0.65
   params = random_tree(0, depth)
   params["decoder"] = {"blocks": {"kernel": jnp.ones((2, 3, 3))}}
+  params["encoder"]["norm_pre"] = {"scale": jnp.ones(3)}
   optimizer = optim.sgd(learning_rate=1.0, momentum=0.0, layer_decay=decay)
   moved, _ = run(optimizer, jax.tree.map(np.zeros_like, params), jax.tree.map(np.ones_like, params))
   scale = {name: -np.asarray(leaf) for name, leaf in named(moved)}
   np.testing.assert_allclose(scale["encoder/patch_embed/kernel"], 0.003697, rtol=1e-3)
-  np.testing.assert_allclose(scale["encoder/cls_token"], decay**13, rtol=1e-5)
+  for name in ("encoder/cls_token", "encoder/norm_pre/scale"):
+    np.testing.assert_allclose(scale[name], decay**13, rtol=1e-5)
   np.testing.assert_allclose(scale["encoder/blocks/mlp/kernel"][:, 0, 0], decay ** np.arange(12.0, 0, -1), rtol=1e-5)
   np.testing.assert_allclose(scale["encoder/blocks/mlp/bias"][-2:, 0], [0.4225, 0.65], rtol=1e-6)
   for name in ("encoder/norm/scale", "head/kernel", "head/bias", "decoder/blocks/kernel"):

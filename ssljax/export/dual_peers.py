@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from flax import linen as nn
 
-from ssljax.export import hf_bert, hf_clip, hf_siglip, open_clip_clip, torch_side, weights
+from ssljax.export import hf_bert, hf_clip, hf_siglip, open_clip_clip, open_clip_siglip, torch_side, weights
 from ssljax.export.gate import Ours
 from ssljax.export.huggingface import HuggingFace
 from ssljax.export.peer import Arrays, Modules, Peer, Preprocessing
@@ -99,7 +99,7 @@ class SiglipModel(_HuggingFaceTowers):
 
 
 class OpenCLIP(Towers):
-  """`open_clip.CLIP`."""
+  """`open_clip.CLIP`, whose towers are its own."""
 
   format = "open_clip"
   name = "CLIP"
@@ -107,6 +107,7 @@ class OpenCLIP(Towers):
   install = "torch==2.14.1 torchvision==0.29.1 open_clip_torch"
   tables = open_clip_clip
   weights_name = "open_clip_model.safetensors"
+  kind: ClassVar[Mapping[str, Any]] = {}
 
   def files(self, modules: Modules, preprocessing: Preprocessing | None) -> dict[str, Mapping[str, Any]]:
     """Returns open_clip_config.json as the hub has it."""
@@ -114,7 +115,7 @@ class OpenCLIP(Towers):
     if preprocessing:
       looks = {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}
       looks |= {"interpolation": preprocessing.interpolation, "resize_mode": "shortest"}
-    return {"open_clip_config.json": {"model_cfg": self.config(modules), "preprocess_cfg": looks}}
+    return {"open_clip_config.json": {"model_cfg": {**self.config(modules), **self.kind}, "preprocess_cfg": looks}}
 
   def load(self, folder: str, modules: Modules) -> Any:
     """Returns the model of a folder as the hub has it, or of a file of weights."""
@@ -123,7 +124,8 @@ class OpenCLIP(Towers):
     place = pathlib.Path(folder)
     if (place / "open_clip_config.json").is_file():
       return open_clip.create_model(f"local-dir:{folder}").eval()
-    return torch_side.filled(open_clip.model.CLIP(**self.config(modules)), weights.read(place), leave=self.leave)
+    model = getattr(open_clip.model, self.name)(**self.config(modules))
+    return torch_side.filled(model, weights.read(place), leave=self.leave)
 
   def theirs(self, model: Any, inputs: Arrays) -> dict[str, np.ndarray]:
     """Returns the same of open_clip."""
@@ -142,6 +144,19 @@ class OpenCLIP(Towers):
     """Returns "model_cfg" of open_clip_config.json; None where there is none."""
     file = pathlib.Path(folder) / "open_clip_config.json"
     return json.loads(file.read_text("utf-8")).get("model_cfg") if file.is_file() else None
+
+
+class OpenCLIPSiglip(OpenCLIP):
+  """`open_clip.CustomTextCLIP` with one of timm's image towers, as the released SigLIPs are."""
+
+  name = "CustomTextCLIP"
+  packages = ("open_clip", "timm", "torchvision")
+  tables = open_clip_siglip
+  kind: ClassVar = {"custom_text": True}
+
+  def leave(self, name: str) -> bool:
+    """Returns nothing: all of it is ours."""
+    return False
 
 
 class BertModel(HuggingFace):

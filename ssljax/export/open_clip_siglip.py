@@ -12,6 +12,7 @@ from ssljax.export import hf_siglip
 from ssljax.export.open_clip_towers import NATIVE_TEXT, expect, logits, text_config, text_fields, text_lines
 from ssljax.export.table import Line, under
 from ssljax.export.tower_tables import dense, norm, patches
+from ssljax.export.vit_tables import timm_blocks
 from ssljax.models.dual import DualEncoder
 from ssljax.models.vit import ViT
 
@@ -57,16 +58,10 @@ def trunk(vit: ViT) -> str | None:
 
 def lines(model: DualEncoder) -> list[Line]:
   """Returns the table."""
-  layer = "blocks.{l}"
   image = [
     Line("pos_embed", "pos_embed"),
     *patches("patch_embed.proj", model.image.encoder),
-    *dense("blocks/attn/qkv", f"{layer}.attn.qkv", "i t o -> (t o) i"),
-    *dense("blocks/attn/proj", f"{layer}.attn.proj"),
-    *dense("blocks/mlp/fc1", f"{layer}.mlp.fc1"),
-    *dense("blocks/mlp/fc2", f"{layer}.mlp.fc2"),
-    *norm("blocks/norm1", f"{layer}.norm1"),
-    *norm("blocks/norm2", f"{layer}.norm2"),
+    *timm_blocks("blocks", None),
     *norm("norm", "norm"),
     *pool(),
   ]

@@ -3,7 +3,7 @@
 import pathlib
 
 from ssljax.errors import UserError, nearest
-from ssljax.export.dual_peers import BertModel, CLIPModel, OpenCLIP, SiglipModel
+from ssljax.export.dual_peers import BertModel, CLIPModel, OpenCLIP, OpenCLIPSiglip, SiglipModel
 from ssljax.export.hf_text import LlamaForCausalLM, T5ForConditionalGeneration
 from ssljax.export.hf_vit import ViTMAEForPreTraining, ViTModel
 from ssljax.export.native import Native
@@ -23,6 +23,7 @@ PEERS: tuple[Peer, ...] = (
   SiglipModel(),
   BertModel(),
   OpenCLIP(),
+  OpenCLIPSiglip(),
   Native(),
 )
 FORMATS = tuple(dict.fromkeys(peer.format for peer in PEERS))

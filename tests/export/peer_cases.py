@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from ssljax import tree
-from ssljax.export.dual_peers import BertModel, CLIPModel, OpenCLIP, SiglipModel
+from ssljax.export.dual_peers import BertModel, CLIPModel, OpenCLIP, OpenCLIPSiglip, SiglipModel
 from ssljax.export.hf_text import LlamaForCausalLM, T5ForConditionalGeneration
 from ssljax.export.hf_vit import ViTMAEForPreTraining, ViTModel
 from ssljax.export.native import Native
@@ -22,6 +22,7 @@ from ssljax.models.vit import ViT
 RNG = np.random.default_rng(0)
 IMAGES = {"image": RNG.normal(size=(8, 16, 16, 3)).astype(np.float32)}
 PICTURES = {"image": RNG.normal(size=(8, 64, 64, 3)).astype(np.float32)}
+LARGE = RNG.normal(size=(2, 256, 256, 3)).astype(np.float32)
 LENGTHS = np.arange(8)[:, None]  # of the padding behind each row
 REAL = (np.arange(7) < 7 - LENGTHS % 4).astype(np.int32)
 TOKENS = RNG.integers(3, 40, (8, 7)) * REAL
@@ -65,6 +66,15 @@ def siglip():
   return towers(image, {"width": 16, "bias": "present", "fields": fields}, initial_scale=10.0, initial_bias=-10.0)
 
 
+def released_siglip():
+  """The smallest that timm has a name for, but for the text tower."""
+  image = {"pooling": "map", "cls_token": "none", "positions": "learnt", "activation": "gelu_tanh"}
+  vit = ViT("B", patch=32, image_size=256, norm_epsilon=1e-6, **image)
+  fields = {"attention": "all", "pooling": "last", "activation": "gelu_tanh", "norm_epsilon": 1e-6, "heads": 2}
+  text = TextTower(vocab_size=40, length=7, width=16, depth=2, **fields)
+  return {"model": DualEncoder(Tower(vit, None), Tower(text, 768, "present"), 10.0, -10.0)}
+
+
 PAIRS = IMAGES | {"text": np.where(REAL, TOKENS, 0)}
 
 
@@ -89,6 +99,12 @@ ELSEWHERE = cases(  # libraries that need torchvision
   (TimmViT(), "mean", vit(pooling="mean", positions="learnt", layer_scale=0.1), IMAGES),
   (TimmViT(), "none", vit(pooling="mean", cls_token="none"), IMAGES),
   (OpenCLIP(), "", clip(), PAIRS),
+  (
+    OpenCLIPSiglip(),
+    "",
+    released_siglip(),
+    {"image": LARGE, "text": PAIRS["text"][:2]},
+  ),
   (TimmResNet(), "18", {"encoder": ResNet(18)}, PICTURES),
   (TimmResNet(), "50", {"encoder": ResNet(50)}, PICTURES),
   (TorchvisionResNet(), "18", {"encoder": ResNet(18)}, PICTURES),
@@ -121,6 +137,12 @@ def shapes(modules):
   return found
 
 
+def fan_in(name, shape):
+  if "conv" in name or "downsample" in name:
+    return np.prod(shape[:3])
+  return shape[-3] if "kv/" in name else shape[-2]
+
+
 def random_arrays(modules):
   """Numbers in the place of all variables: scales and variances around 1, kernels by their fan-in."""
   numbers = np.random.default_rng(1)
@@ -129,8 +151,10 @@ def random_arrays(modules):
     x = numbers.normal(size=shape)
     if name.endswith("/var") or name.endswith("/scale"):
       x = 1 + 0.2 * np.abs(x)
+    elif name.endswith("/bias"):
+      x *= 0.2
     elif name.endswith("/kernel"):
-      x *= np.prod(shape[-4:-1] if len(shape) == 4 and "qkv" not in name else shape[-2:-1]) ** -0.5
+      x *= fan_in(name, shape) ** -0.5
     return x.astype(np.float32)
 
   return {name: one(name, shape) for name, shape in shapes(modules).items()}

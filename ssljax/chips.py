@@ -2,13 +2,13 @@
 
 A row is one jax device. A chip of tpu7x is two of them, each with half of its figures.
 
-Sources, TPUs: https://docs.cloud.google.com/tpu/docs/ and v4, v5e, v6e or tpu7x, the last for v5p as well: compute and
-HBM of a chip; its links one way, half of what is called bidirectional; network: 50, 100 and 100 Gb/s a chip of v5p, v6e
-and tpu7x; of v5e two cards of 100 Gb/s for the eight chips of a host. (For the HBM of v5e one version of the page has 819
-GB/s, another 800 GiB/s.) Of v4 those pages do not give the links: six of 50 GB/s (Jouppi et al., "TPU v4", arXiv
-2304.01433, table 4; read in quotations), nor the network: 25 GB/s for a host, of four chips, is what
-https://jax-ml.github.io/scaling-book/tpus calls typical. The memory of a TPU is what its compiler says a program may use
-(libtpu 0.0.42, asked with programs too large).
+Sources, TPUs: https://docs.cloud.google.com/tpu/docs/ and v4, v5e, v6e or tpu7x, the last for v5p as well: compute
+and HBM of a chip; its links one way, half of what is called bidirectional; network: 50, 100 and 100 Gb/s a chip of
+v5p, v6e and tpu7x; of v5e two cards of 100 Gb/s for the eight chips of a host. (For the HBM of v5e one version of the
+page has 819 GB/s, another 800 GiB/s.) Of v4 those pages do not give the links: six of 50 GB/s (Jouppi et al., "TPU
+v4", arXiv 2304.01433, table 4; read in quotations), nor the network: 25 GB/s for a host, of four chips, is what
+https://jax-ml.github.io/scaling-book/tpus calls typical. The memory of a TPU is what its compiler says a program may
+use (libtpu 0.0.42, asked with programs too large).
 
 Sources, GPUs: NVIDIA's data sheets of A100, H100 and H200 (dense, without sparsity; NVLink) and user guides of DGX A100
 and H100 (a port of 200 or 400 Gb/s for each GPU).

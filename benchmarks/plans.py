@@ -22,7 +22,6 @@ HERE = pathlib.Path(__file__).parent
 GOLDEN = HERE / "results" / "plans.json"
 TABLE = HERE / "results" / "plans.md"
 TOLERANCE = 0.02
-PACKAGES = ("jax", "libtpu")
 NUMBERS = (
   "fits", "num_chips", "hbm_bytes", "needed_bytes", "state_bytes", "argument_bytes", "temp_bytes", "peak_bytes",
   "code_bytes", "model_flops", "compiled_flops", "moved_bytes", "collectives", "roofline", "roofline_seconds", "bound",
@@ -55,9 +54,13 @@ ROWS = {
 }
 
 
-def versions():
-  """{package: version} of what decides about a compiled program."""
-  return {name: importlib.metadata.version(name) for name in PACKAGES}
+def compilers(options):
+  """Packages and versions of what decides about a row's program; None where one is not installed."""
+  compiler = "jax-cuda12-pjrt" if "--topology=h100" in options else "libtpu"
+  try:
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", compiler))
+  except importlib.metadata.PackageNotFoundError:
+    return None
 
 
 def make(options):
@@ -70,7 +73,7 @@ def make(options):
     print(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}", flush=True)
     return None
   plan = json.loads(done.stdout)
-  made = {"options": options} | versions() | {"seconds": round(time.monotonic() - begun)}
+  made = {"options": options, "compilers": compilers(options), "seconds": round(time.monotonic() - begun)}
   return made | {key: plan[key] for key in NUMBERS}
 
 
@@ -83,7 +86,7 @@ def flat(value, prefix=""):
 
 def moved(old, new):
   """What differs between two rows, a line each; times of compilation are no part."""
-  before, after = (flat({key: row[key] for key in (*PACKAGES, *NUMBERS)}) for row in (old, new))
+  before, after = (flat({key: row[key] for key in ("compilers", *NUMBERS)}) for row in (old, new))
   for key in sorted({*before, *after}):
     a, b = before.get(key), after.get(key)
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
@@ -103,18 +106,14 @@ def write(rows):
 
 def table(rows):
   """The golden file as Markdown."""
-  lines = ["# Plans", "", f"`python benchmarks/plans.py`; {said(rows)}.", ""]
+  made_with = "; ".join(sorted({row["compilers"] for row in rows.values()}))
+  lines = ["# Plans", "", f"`python benchmarks/plans.py`; {made_with}.", ""]
   lines += ["Bytes, TFLOP and times are those of one chip; `made in` is the command's time on two shared cores.", ""]
   lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
   lines += [f"| {name} | " + " | ".join(cells(row)) + " |" for name, row in rows.items()]
   lines += ["", "## Options of `ssljax plan`", ""]
   lines += [f"- {name}: `--config=configs/{row['options']}`" for name, row in rows.items()]
   return "\n".join(lines) + "\n"
-
-
-def said(rows):
-  """The versions, once where all rows agree."""
-  return ", ".join(f"{name} {' and '.join(sorted({row[name] for row in rows.values()}))}" for name in PACKAGES)
 
 
 def cells(row):
@@ -134,7 +133,7 @@ def cells(row):
 
 def current(row, options):
   """Whether a kept row is what would be asked now."""
-  return row is not None and row["options"] == options and all(row[key] == v for key, v in versions().items())
+  return row is not None and (row["options"], row["compilers"]) == (options, compilers(options))
 
 
 def main():

@@ -178,7 +178,7 @@ def test_hosts_that_differ_do_not_begin(ground):
   path = os.pathsep.join(map(str, (other.parent, HERE.parent, HERE)))
   second = ["env", f"PYTHONPATH={path}", *second, "--config.seed=4"]
   with processes(ground, [first, second], ground / "differs") as started:
-    found, logs = codes(started, ground / "differs", timeout=120)
+    found, logs = codes(started, ground / "differs", timeout=60)
   name = socket.gethostname()
   line = f"error: hosts: process 1 ({name}) differs from process 0 ({name}): "
   line += f"optax ({metadata.version('optax')!r} -> '0.0.1'); seed (3 -> 4)"

@@ -97,7 +97,7 @@ def bytes_wanted(message: str) -> int | None:
 
 
 def _estimate(compiled: Any, devices: Sequence[Any], chip: chips.Chip | None, limit: int | None) -> Estimate:
-  memory = _memory(compiled.memory_analysis())
+  memory = measured(compiled.memory_analysis(), tpu=devices[0].platform == "tpu")
   module = hlo.parse(compiled.as_text())
   turns = trips.count(module)
   multiplied, moved = products.count(module, turns), traffic.count(module, turns)
@@ -116,13 +116,25 @@ def _estimate(compiled: Any, devices: Sequence[Any], chip: chips.Chip | None, li
   )
 
 
-def _memory(stats: Any) -> Memory:
+def measured(stats: Any, *, tpu: bool) -> Memory:
+  """Returns the memory of a program by XLA's account.
+
+  Of what a TPU's compiler calls temporaries at most what it has in use at once counts: that is what it allocates, and
+  what it compares with the chip when it refuses a program. The other figure may be larger than the chip's memory for a
+  program it takes.
+
+  Args:
+    stats: `compiled.memory_analysis()`.
+    tpu: whether the program is one for TPUs.
+  """
+  arguments, temporaries = stats.argument_size_in_bytes, stats.temp_size_in_bytes
+  peak = getattr(stats, "peak_memory_in_bytes", 0)
   return Memory(
-    arguments=stats.argument_size_in_bytes,
-    temporaries=stats.temp_size_in_bytes,
+    arguments=arguments,
+    temporaries=min(temporaries, max(0, peak - arguments)) if tpu and peak else temporaries,
     results=max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes),
     code=stats.generated_code_size_in_bytes,
-    peak=getattr(stats, "peak_memory_in_bytes", 0),
+    peak=peak,
   )
 
 

@@ -41,7 +41,8 @@ ROWS = {
   "simclr_b16_depth_2_no_remat": (
     f"simclr_vit_b16_pod.py --topology=v5e:2x4 {PLAIN_SIMCLR} --config.data.batch_size=128"
   ),
-  "ul2_base_no_remat": "ul2_base.py --topology=v5e:2x4 --config.data.batch_size=64",
+  "ul2_base_no_remat": "ul2_base.py --topology=v5e:2x4 --config.data.batch_size=32",
+  "ul2_base_no_remat_full_memory": "ul2_base.py --topology=v5e:2x4 --config.data.batch_size=64",
   "mae_l16_256_chips": f"mae_vit_l16.py --topology=v5e:16x16 {SHARED} --config.data.batch_size=4096",
   "mae_b16_2_slices": "mae_vit_b16.py --topology=v5e:4x4 --slices=2 --config.data.batch_size=2048",
   "mae_quickstart_v4": "quickstart_mae.py --topology=v4:2x2x1",

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import time
 
+from ssljax.planning.table import size
+
 HERE = pathlib.Path(__file__).parent
 GOLDEN = HERE / "results" / "plans.json"
 TABLE = HERE / "results" / "plans.md"
@@ -109,7 +111,8 @@ def table(rows):
   """The golden file as Markdown."""
   made_with = "; ".join(sorted({row["compilers"] for row in rows.values()}))
   lines = ["# Plans", "", f"`python benchmarks/plans.py`; {made_with}.", ""]
-  lines += ["Bytes, TFLOP and times are those of one chip; `made in` is the command's time on two shared cores.", ""]
+  lines += ["Bytes, TFLOP and times are those of one device of jax (of tpu7x a chip has two); `made in` is the time of"]
+  lines += ["the command on two cores that did other work too. What is seen here: docs/scale.md.", ""]
   lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
   lines += [f"| {name} | " + " | ".join(cells(row)) + " |" for name, row in rows.items()]
   lines += ["", "## Options of `ssljax plan`", ""]
@@ -119,17 +122,21 @@ def table(rows):
 
 def cells(row):
   """A row's cells but for its name."""
-  gib = lambda count: "?" if count is None else f"{count / 2**30:,.2f} GiB"
   first = [str(row["num_chips"]), "yes" if row["fits"] else "NO"]
-  first += [f"{gib(row['needed_bytes'])} of {gib(row['hbm_bytes'])}"]
-  first += [gib(row["argument_bytes"]), gib(row["temp_bytes"])]
+  first += [f"{size(row['needed_bytes'])} of {size(row['hbm_bytes'])}"]
+  first += [size(row["argument_bytes"]), size(row["temp_bytes"])]
   model = row["model_flops"] / row["num_chips"]
   if row["compiled_flops"] is None:
-    return [*first, f"{model / 1e12:.3f}", *[""] * 7, f"{row['seconds']} s"]
+    return [*first, short(model / 1e12), *[""] * 7, f"{row['seconds']} s"]
   sent = sum(one["sent"] + one["sent_across"] for one in row["collectives"].values())
-  work = [f"{model / 1e12:.3f}", f"{row['compiled_flops'] / model:.3f}"]
-  work += [f"{row['moved_bytes'] / 1e9:,.2f} GB", f"{sent / 1e9:,.3f} GB"]
-  return [*first, *work, *(f"{1e3 * s:,.2f}" for s in row["roofline"].values()), row["bound"], f"{row['seconds']} s"]
+  work = [short(model / 1e12), f"{row['compiled_flops'] / model:.4f}"]
+  work += [f"{short(row['moved_bytes'] / 1e9)} GB", f"{short(sent / 1e9)} GB"]
+  return [*first, *work, *(short(1e3 * s) for s in row["roofline"].values()), row["bound"], f"{row['seconds']} s"]
+
+
+def short(number):
+  """Three digits, all of them before the point."""
+  return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def current(row, options):

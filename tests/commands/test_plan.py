@@ -114,7 +114,8 @@ def test_what_does_not_fit_is_an_answer(capsys, monkeypatch):
   found = plan(capsys, CONFIG, "--topology=cpu:8")
   assert not found["fits"] and found["needed_bytes"] == 5000 and found["temp_bytes"] is None
   assert main(["plan", CONFIG, "--topology=cpu:8"]) == 0
-  assert "NO" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert "NO" in out and "the compiler refused the step" in out
 
 
 def test_fit(capsys, monkeypatch):

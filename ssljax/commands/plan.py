@@ -180,6 +180,7 @@ def _numbers(run: Any, estimate: Any, model: int) -> dict[str, Any]:
     "moved_bytes": estimate.moved,
     "collectives": collectives.by_kind(estimate.collectives),
     "unknown_loops": estimate.unknown_loops,
+    "recomputed": estimate.recomputed,
     "roofline": roofline and roofline._asdict(),
     "roofline_seconds": seconds,
     "bound": roofline and roofline.bound,

@@ -17,6 +17,7 @@ from ssljax.types import Batch, Objective, PyTree, TrainState
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 _USED = re.compile(r"[Uu]sed ([\d.]+)([KMGTP]?)i?B? of ([\d.]+)([KMGTP]?)i?B? hbm|\(([\d.]+)([KMGTP]?)i?B?\) exceeds")
+_NAMES = ("get-tuple-element", "bitcast", "tuple")  # for what is there already
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Estimate:
     moved: bytes between memory and chip.
     collectives: what is sent.
     unknown_loops: loops whose turns could not be found, counted once.
+    recomputed: kernels the compiler runs again by itself, because memory is short.
     roofline: seconds; None where the chip is not in the table.
   """
 
@@ -67,6 +69,7 @@ class Estimate:
   moved: int | None = None
   collectives: tuple[Collective, ...] = ()
   unknown_loops: int = 0
+  recomputed: int = 0
   roofline: Roofline | None = None
 
 
@@ -112,8 +115,15 @@ def _estimate(compiled: Any, devices: Sequence[Any], chip: chips.Chip | None, li
     moved=moved,
     collectives=tuple(sent),
     unknown_loops=len(turns.unknown),
+    recomputed=recomputed(module, turns),
     roofline=chip and roofline(chip, work=multiplied.work, moved=moved, sent=within, sent_across=across),
   )
+
+
+def recomputed(module: hlo.Module, turns: trips.Trips) -> int:
+  """Returns how many kernels are copies that XLA made to free memory in between; it calls them x.remat."""
+  kernels = (i for name in turns.executed for i in module.computations[name] if i.opcode not in _NAMES)
+  return sum(bool(re.search(r"\.remat\d*(\.|$)", kernel.name)) for kernel in kernels)
 
 
 def measured(stats: Any, *, tpu: bool) -> Memory:

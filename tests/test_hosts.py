@@ -118,6 +118,7 @@ def parameters(folder):
 def commands(ground, hosts, *, steps, workdir="lost"):
   """`ssljax train` on so many hosts of one device each."""
   config = [f"--config={HERE}/tiny_config.py:recorder", f"--config.steps={steps}", "--cpu-devices=1"]
+  config += ["--config.objective.encoder.depth=1", "--config.augment.recipe=none"]  # each process compiles anew
   place = [f"--coordinator=127.0.0.1:{free_port()}", f"--num-processes={hosts}", "--lost-timeout=20"]
   train = [sys.executable, "-m", "ssljax", "train", *config, f"--workdir={ground / workdir}"]
   return [[*train, *place, f"--process-id={index}"] if hosts > 1 else train for index in range(hosts)]
@@ -131,34 +132,29 @@ def until(started, workdir, step):
     time.sleep(0.01)
 
 
-@pytest.fixture(scope="module")
-def stopped(ground):
-  """Exit codes and logs of two hosts, of which one got a signal; then of two of which one was killed."""
-  workdir = ground / "lost"
-  with processes(ground, commands(ground, 2, steps=5000), ground / "signalled") as started:
-    until(started, workdir, 3)
-    started[1].send_signal(signal.SIGTERM)
-    signalled = codes(started, ground / "signalled")
-  saved = lines(workdir)[-1]["step"]
+def newest(workdir):
+  return max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+
+
+def test_a_run_that_was_killed_goes_on_with_any_number_of_hosts(ground):
+  workdir, name = ground / "lost", socket.gethostname()
   with processes(ground, commands(ground, 2, steps=5000), ground / "killed") as started:
-    until(started, workdir, saved + 7)
+    until(started, workdir, 7)
     started[1].kill()
-    return workdir, saved, signalled, codes(started, ground / "killed", timeout=20)
+    found, logs = codes(started, ground / "killed", timeout=20)
+  assert found == [1, -signal.SIGKILL], "\n".join(logs)
+  assert f"error: process 1 ({name}) left the run; the same command goes on from the last checkpoint" in logs[0]
 
+  kept = newest(workdir)
+  with processes(ground, commands(ground, 4, steps=5000), ground / "signalled") as started:
+    until(started, workdir, kept + 3)
+    started[1].send_signal(signal.SIGTERM)  # to one: all save the same step and stop
+    found, logs = codes(started, ground / "signalled")
+  assert found == [75] * 4 and f"resuming at step {kept}" in logs[0], "\n".join(logs)
 
-def test_a_signal_to_one_stops_all_and_one_that_dies_is_named(stopped):
-  workdir, saved, (found, logs), (found_later, logs_later) = stopped
-  assert found == [75, 75], "\n".join(logs)
-  assert (workdir / "checkpoints" / str(saved)).is_dir()
-  assert found_later == [1, -signal.SIGKILL], "\n".join(logs_later)
-  name = socket.gethostname()
-  assert f"error: process 1 ({name}) left the run; the same command goes on from the last checkpoint" in logs_later[0]
-
-
-def test_after_a_kill_the_run_goes_on_with_any_number_of_hosts(ground, stopped):
-  workdir = stopped[0]
-  last = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
-  for hosts in (4, 2, 1):
+  last = lines(workdir)[-1]["step"]
+  for hosts in (2, 1):
+    assert newest(workdir) == last
     with processes(ground, commands(ground, hosts, steps=last + 2), ground / f"on_{hosts}") as started:
       found, logs = codes(started, ground / f"on_{hosts}")
     assert found == [0] * hosts and f"resuming at step {last}" in logs[0], "\n".join(logs)

@@ -132,6 +132,8 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
     accepted, converted = _try(value, option, where)
     if accepted:
       return converted
+  if value is None and "none" in typing.get_args(annotation):
+    return "none"  # `--config.a.b=none` and JSON's null mean it where it is one of the choices
   if all(typing.get_origin(option) is Literal for option in _options(annotation)) and isinstance(value, str):
     raise UserError(f"{where}: unknown value {nearest(value, [str(v) for v in typing.get_args(annotation)])}")
   raise UserError(f"{where}: found {value!r} ({type(value).__name__}), expected {_spell(annotation)}")

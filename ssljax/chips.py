@@ -2,11 +2,16 @@
 
 A row is one jax device. A chip of tpu7x is two of them, each with half of its figures.
 
-Sources: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x} (compute, HBM and ICI of a chip, network cards of a
-host); NVIDIA's data sheets of A100, H100 and H200 (dense, without sparsity; NVLink) and user guides of DGX A100 and
-H100 (a port of 200 or 400 Gb/s for each GPU). The memory of a TPU is what its compiler says a program may use
-(libtpu 0.0.42, asked with programs too large). Not read again in a source yet: the row of tpu7x but for its memory, and
-the column `network` of the TPUs.
+Sources, TPUs: https://docs.cloud.google.com/tpu/docs/ and v4, v5e, v6e or tpu7x, the last for v5p as well: compute
+and HBM of a chip; its links one way, half of what is called bidirectional; network: 50, 100 and 100 Gb/s a chip of
+v5p, v6e and tpu7x; of v5e two cards of 100 Gb/s for the eight chips of a host. (For the HBM of v5e one version of the
+page has 819 GB/s, another 800 GiB/s.) Of v4 those pages do not give the links: six of 50 GB/s (Jouppi et al., "TPU
+v4", arXiv 2304.01433, table 4; read in quotations), nor the network: 25 GB/s for a host, of four chips, is what
+https://jax-ml.github.io/scaling-book/tpus calls typical. The memory of a TPU is what its compiler says a program may
+use (libtpu 0.0.42, asked with programs too large).
+
+Sources, GPUs: NVIDIA's data sheets of A100, H100 and H200 (dense, without sparsity; NVLink) and user guides of DGX A100
+and H100 (a port of 200 or 400 Gb/s for each GPU).
 """
 
 import dataclasses
@@ -62,7 +67,7 @@ _V5E = _tpu(bfloat16=197e12, memory=15.75, bandwidth=819e9, links=200e9, network
 
 # By the start of jax's device_kind; the longest that fits counts.
 CHIPS = {
-  "TPU v4": _tpu(bfloat16=275e12, memory=30.75, bandwidth=1228e9, links=300e9, network=6.25e9),
+  "TPU v4": _tpu(bfloat16=275e12, memory=30.75, bandwidth=1200e9, links=300e9, network=6.25e9),
   "TPU v5 lite": _V5E,
   "TPU v5e": _V5E,
   "TPU v5": _tpu(bfloat16=459e12, memory=95.74, bandwidth=2765e9, links=600e9, network=6.25e9),

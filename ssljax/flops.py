@@ -15,8 +15,9 @@ from ssljax import chips
 def count(function: Callable[..., Any], *arguments: Any) -> int:
   """Returns the multiply-adds (times two) of all matrix products and convolutions of function(*arguments).
 
-  Arguments may be ShapeDtypeStructs. Elementwise work is left out, as in the usual model-FLOPs figure; recomputation
-  by remat is counted where the backward pass is traced.
+  Arguments may be ShapeDtypeStructs. Elementwise work is left out, as in the usual model-FLOPs figure, and so is what
+  nothing uses: no compiler keeps it. Recomputation by remat is counted where the backward pass is traced. A window over
+  a picture's border counts as any other.
   """
   return count_jaxpr(jax.make_jaxpr(function)(*arguments))
 
@@ -33,7 +34,21 @@ def peak(device: jax.Device) -> float | None:
 
 
 def _count(jaxpr: Any) -> int:
-  return sum(_count_equation(equation) for equation in jaxpr.eqns)
+  return sum(_count_equation(equation) for equation in _used(jaxpr))
+
+
+def _used(jaxpr: Any) -> list[Any]:
+  """Returns the equations that results or effects depend on: a custom gradient computes all of its parts."""
+  needed, kept = set(filter(_is_variable, jaxpr.outvars)), []
+  for equation in reversed(jaxpr.eqns):
+    if equation.effects or needed.intersection(equation.outvars):
+      needed.update(filter(_is_variable, equation.invars))
+      kept.append(equation)
+  return kept
+
+
+def _is_variable(atom: Any) -> bool:
+  return not hasattr(atom, "val")  # a literal has one
 
 
 def _count_equation(equation: Any) -> int:

@@ -53,6 +53,13 @@ def test_json_types_become_python_types():
   assert outer.pair == (1, 2.5) and outer.rules == (("bias", 2),) and outer.rate == 3
 
 
+def test_none_is_the_choice_of_that_name():
+  outer = make(encoder={**ENCODER, "remat": None})
+  assert outer.encoder.remat == "none"
+  with pytest.raises(UserError, match=r"outer.mode: found None \(NoneType\), expected"):
+    make(mode=None)
+
+
 def test_names_from_anywhere():
   assert build.resolve(f"{__name__}:Outer", "objectives", where="objective") is Outer
   assert build.resolve("mae.MAE", "objectives", where="objective") is MAE

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import flops
+from ssljax.models.conv import convolve
 
 
 def shape(*sizes):
@@ -35,6 +36,17 @@ def test_convolution():
     return jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
   assert flops.count(convolve, shape(2, 8, 8, 3), shape(3, 3, 3, 16)) == 2 * (2 * 4 * 4 * 16) * 27
+
+
+def test_what_nothing_uses_does_not_count():
+  def loss(x, w):
+    hidden = convolve(x, w, dtype="bfloat16")  # its own gradient convolves again, and goes back to the pixels too
+    return jnp.sum(jnp.tanh(hidden)), hidden.reshape(16, -1) @ hidden.reshape(-1, 16)
+
+  one = 2 * (2 * 8 * 8 * 16) * 27
+  first = lambda x, w: loss(x, w)[0]
+  assert flops.count(first, shape(2, 8, 8, 3), shape(3, 3, 3, 16)) == one
+  assert flops.count(jax.grad(first, argnums=1), shape(2, 8, 8, 3), shape(3, 3, 3, 16)) == 2 * one
 
 
 def test_peaks():

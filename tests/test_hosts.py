@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -114,15 +115,13 @@ def parameters(folder):
   return dict(tree.named_leaves(state["params"]))
 
 
-def command(ground, port, index, *, steps):
-  place = [f"--coordinator=127.0.0.1:{port}", "--num-processes=2", f"--process-id={index}", "--lost-timeout=20"]
-  config = [f"--config={HERE}/tiny_config.py:recorder", f"--config.steps={steps}", "--cpu-devices=2"]
-  return [sys.executable, "-m", "ssljax", "train", *config, f"--workdir={ground}/lost", *place]
-
-
-def two(ground, name, *, steps=5000):
-  port = free_port()
-  return processes(ground, [command(ground, port, index, steps=steps) for index in range(2)], ground / name)
+def commands(ground, hosts, *, steps, workdir="lost"):
+  """`ssljax train` on so many hosts of one device each."""
+  config = [f"--config={HERE}/tiny_config.py:recorder", f"--config.steps={steps}", "--cpu-devices=1"]
+  config += ["--config.objective.encoder.depth=1", "--config.augment.recipe=none"]  # each process compiles anew
+  place = [f"--coordinator=127.0.0.1:{free_port()}", f"--num-processes={hosts}", "--lost-timeout=20"]
+  train = [sys.executable, "-m", "ssljax", "train", *config, f"--workdir={ground / workdir}"]
+  return [[*train, *place, f"--process-id={index}"] if hosts > 1 else train for index in range(hosts)]
 
 
 def until(started, workdir, step):
@@ -133,34 +132,51 @@ def until(started, workdir, step):
     time.sleep(0.01)
 
 
-def test_a_signal_to_one_stops_all_and_one_that_dies_is_named(ground):
-  workdir = ground / "lost"
-  with two(ground, "signalled") as started:
-    until(started, workdir, 3)
-    started[1].send_signal(signal.SIGTERM)
-    found, logs = codes(started, ground / "signalled")
-  assert found == [75, 75], "\n".join(logs)
-  saved = lines(workdir)[-1]["step"]
-  assert (workdir / "checkpoints" / str(saved)).is_dir()
+def newest(workdir):
+  return max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
 
-  with two(ground, "killed") as started:
-    until(started, workdir, saved + 7)
+
+def test_a_run_that_was_killed_goes_on_with_any_number_of_hosts(ground):
+  workdir, name = ground / "lost", socket.gethostname()
+  with processes(ground, commands(ground, 2, steps=5000), ground / "killed") as started:
+    until(started, workdir, 7)
     started[1].kill()
-    begun = time.monotonic()
-    found, logs = codes(started, ground / "killed", timeout=60)
-  assert time.monotonic() - begun < 20 and found == [1, -signal.SIGKILL], "\n".join(logs)
-  name = socket.gethostname()
+    found, logs = codes(started, ground / "killed", timeout=20)
+  assert found == [1, -signal.SIGKILL], "\n".join(logs)
   assert f"error: process 1 ({name}) left the run; the same command goes on from the last checkpoint" in logs[0]
 
-  kept = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
-  alone = [
-    part for part in command(ground, 0, 0, steps=kept + 3) if not part.startswith(("--coord", "--num", "--proc"))
-  ]
-  with processes(ground, [alone], ground / "alone") as started:
-    found, logs = codes(started, ground / "alone")
-  assert found == [0] and f"resuming at step {kept}" in logs[0], logs[0]
-  assert [line["step"] for line in lines(workdir)] == list(range(1, kept + 4))
+  kept = newest(workdir)
+  with processes(ground, commands(ground, 4, steps=5000), ground / "signalled") as started:
+    until(started, workdir, kept + 3)
+    started[1].send_signal(signal.SIGTERM)  # to one: all save the same step and stop
+    found, logs = codes(started, ground / "signalled")
+  assert found == [75] * 4 and f"resuming at step {kept}" in logs[0], "\n".join(logs)
+
+  last = lines(workdir)[-1]["step"]
+  for hosts in (2, 1):
+    assert newest(workdir) == last
+    with processes(ground, commands(ground, hosts, steps=last + 2), ground / f"on_{hosts}") as started:
+      found, logs = codes(started, ground / f"on_{hosts}")
+    assert found == [0] * hosts and f"resuming at step {last}" in logs[0], "\n".join(logs)
+    last += 2
+  assert [line["step"] for line in lines(workdir)] == list(range(1, last + 1))
   for line in lines(workdir):
     positions = (line["step"] - 1) * BATCH + np.arange(BATCH)
     word = int(tree.fold(jnp.asarray(index_words(positions)))[0])
     assert [line["record/index_0"], line["record/index_1"]] == [word & 0xFFFF, word >> 16]
+
+
+def test_hosts_that_differ_do_not_begin(ground):
+  other = ground / "other" / "optax-0.0.1.dist-info"  # what another version installed there looks like
+  other.mkdir(parents=True)
+  (other / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.0.1\n")
+  first, second = commands(ground, 2, steps=4, workdir="differs")
+  path = os.pathsep.join(map(str, (other.parent, HERE.parent, HERE)))
+  second = ["env", f"PYTHONPATH={path}", *second, "--config.seed=4"]
+  with processes(ground, [first, second], ground / "differs") as started:
+    found, logs = codes(started, ground / "differs", timeout=60)
+  name = socket.gethostname()
+  line = f"error: hosts: process 1 ({name}) differs from process 0 ({name}): "
+  line += f"optax ({metadata.version('optax')!r} -> '0.0.1'); seed (3 -> 4)"
+  assert found == [2, 2] and all(log.splitlines() == [line] for log in logs), "\n".join(logs)
+  assert not (ground / "differs" / "metrics.jsonl").exists()

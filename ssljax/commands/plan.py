@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,16 +52,16 @@ class _Planner:
 
   def plan(self, *, search: bool) -> dict[str, Any]:
     """Returns the plan as JSON; `search` adds what else would fit."""
+    from ssljax import sharding
     from ssljax.planning import variants
 
     run = self._assemble(self._config)
     estimate = self._estimate(run)
     plan = self._about(run) | _numbers(run, estimate, self._model_operations(run))
     if search:
+      begin = (plan["remat"] or "none", max(1, plan["rows"]))
       remats = variants.REMATS if plan["remat"] else ("none",)
-      plan |= self._fits(
-        remats, max(1, plan["rows"]), devices=run.job.data.batch_size // run.job.accumulate // plan["rows"]
-      )
+      plan |= self._fits(remats, {begin: estimate}, devices=sharding.batch_devices(run.mesh))
     return plan
 
   def _assemble(self, config: Mapping[str, Any]) -> Any:
@@ -117,14 +118,20 @@ class _Planner:
       "data": f"a stand-in of the shapes of {run.job.data.source}; an epoch is {run.stream.epoch_size:,} examples",
     }
 
-  def _fits(self, remats: tuple[str, ...], rows: int, *, devices: int) -> dict[str, Any]:
+  def _fits(self, remats: tuple[str, ...], known: dict[tuple[str, int], Any], *, devices: int) -> dict[str, Any]:
+    """Returns what fits; `known` are estimates by (remat, examples a device), the first where the search begins."""
     from ssljax.planning import fit, variants
 
     def estimate(remat: str, count: int) -> Any:
-      config = {**self._config, "objective": variants.with_remat(self._config["objective"], remat)}
-      return self._estimate(self._assemble(variants.with_rows(config, count, devices=devices)))
+      if (remat, count) not in known:
+        config = {**self._config, "objective": variants.with_remat(self._config["objective"], remat)}
+        run = self._assemble(variants.with_rows(config, count, devices=devices))
+        known[remat, count] = self._estimate(run)
+      found = known[remat, count]
+      print(f"fit: remat={remat}, {count} examples a chip: {_room(found)}", file=sys.stderr, flush=True)
+      return found
 
-    found = fit.search(estimate, remats, rows=rows)
+    found = fit.search(estimate, remats, rows=next(iter(known))[1])
     best = fit.best(found)
     lines = [
       {
@@ -137,6 +144,14 @@ class _Planner:
     ]
     size = best and best.rows * devices * self._config.get("accumulate", 1)
     return {"fit": lines, "best": best and f"remat={best.remat}, data.batch_size={size}"}
+
+
+def _room(estimate: Any) -> str:
+  """Returns "fits, 9.10 GiB of 15.75 GiB", for one who waits."""
+  from ssljax.planning import table
+
+  verdict = "fits" if estimate.fits else "does not fit"
+  return f"{verdict}, {table.size(estimate.needed)} of {table.size(estimate.limit)}"
 
 
 def _numbers(run: Any, estimate: Any, model: int) -> dict[str, Any]:
@@ -165,6 +180,7 @@ def _numbers(run: Any, estimate: Any, model: int) -> dict[str, Any]:
     "moved_bytes": estimate.moved,
     "collectives": collectives.by_kind(estimate.collectives),
     "unknown_loops": estimate.unknown_loops,
+    "recomputed": estimate.recomputed,
     "roofline": roofline and roofline._asdict(),
     "roofline_seconds": seconds,
     "bound": roofline and roofline.bound,

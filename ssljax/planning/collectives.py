@@ -15,6 +15,7 @@ _OPCODES = {
   **{f"{kind}-start": kind for kind in KINDS},
   "ragged-all-to-all": KINDS[3],
 }
+_BY_HOST = '_xla_host_transfer_handler_name="xla_megascale_runtime"'
 
 
 class Collective(NamedTuple):
@@ -43,7 +44,8 @@ def find(module: Module, trips: Trips, islands: Sequence[int]) -> list[Collectiv
   """Returns the collectives of a program.
 
   A transfer that is started in one kernel and goes on in others has one channel; it counts once. A reduction of which
-  the same kernel keeps only a part is a reduce-scatter.
+  the same kernel keeps only a part is a reduce-scatter. Between slices a TPU hands its part to the host, which sends
+  and receives for it.
 
   Args:
     module: the program.
@@ -58,8 +60,13 @@ def find(module: Module, trips: Trips, islands: Sequence[int]) -> list[Collectiv
         channel = re.search(r"channel_id=(\d+)", instruction.attributes)
         key = f"channel {channel[1]}" if channel else f"{name} {instruction.name}"
         one = _collective(computation, instruction, runs, islands)
-        if key not in found or one.runs > found[key].runs:
-          found[key] = one
+      elif instruction.opcode in ("send", "recv") and _BY_HOST in instruction.attributes:
+        key = f"host {_quoted('_xla_host_transfer_rendezvous', instruction)}"
+        one = _by_host(computation, instruction, runs, slices=len(set(islands)))
+      else:
+        continue
+      if key not in found or (one.runs, one.bytes) > (found[key].runs, found[key].bytes):
+        found[key] = one
   return [one for one in found.values() if one.devices > 1]
 
 
@@ -74,10 +81,27 @@ def _collective(computation: Computation, instruction: Instruction, runs: int, i
     results = [shape for shape in results[len(operands) :] if shape.dims]
   size = max(sum(shape.bytes for shape in operands), sum(shape.bytes for shape in results))
   members = max(len(group) for group in groups)
-  share = {"all-reduce": 2 * (members - 1) / members, "collective-permute": 1.0}.get(kind, (members - 1) / members)
   crosses = any(len({islands[device] for device in group}) > 1 for group in groups)
-  place = re.search(r'op_name="([^"]*)"', instruction.attributes)
-  return Collective(kind, runs, size, round(size * share), members, crosses, place[1] if place else "")
+  return Collective(kind, runs, size, _sent(kind, size, members), members, crosses, _quoted("op_name", instruction))
+
+
+def _by_host(computation: Computation, instruction: Instruction, runs: int, *, slices: int) -> Collective:
+  """Returns what a device has sent, or gets, between slices; each has one device with the same part of the array."""
+  kind = _quoted("_xla_megascale_transfer_type", instruction).lower().replace("_", "-")
+  kind = kind if kind in KINDS else "collective-permute"
+  given = computation.operand(instruction, 0) if instruction.opcode == "send" else instruction
+  size = given.shapes[0].bytes
+  return Collective(kind, runs, size, _sent(kind, size, slices), slices, True, _quoted("op_name", instruction))
+
+
+def _sent(kind: str, size: int, members: int) -> int:
+  share = {"all-reduce": 2 * (members - 1) / members, "collective-permute": 1.0}.get(kind, (members - 1) / members)
+  return round(size * share)
+
+
+def _quoted(key: str, instruction: Instruction) -> str:
+  found = re.search(rf'{key}="([^"]*)"', instruction.attributes)
+  return found[1] if found else ""
 
 
 def _keeps_a_part(computation: Computation, instruction: Instruction) -> bool:

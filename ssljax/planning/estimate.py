@@ -17,6 +17,7 @@ from ssljax.types import Batch, Objective, PyTree, TrainState
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 _USED = re.compile(r"[Uu]sed ([\d.]+)([KMGTP]?)i?B? of ([\d.]+)([KMGTP]?)i?B? hbm|\(([\d.]+)([KMGTP]?)i?B?\) exceeds")
+_NAMES = ("get-tuple-element", "bitcast", "tuple")  # for what is there already
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Estimate:
     moved: bytes between memory and chip.
     collectives: what is sent.
     unknown_loops: loops whose turns could not be found, counted once.
+    recomputed: kernels the compiler runs again by itself, because memory is short.
     roofline: seconds; None where the chip is not in the table.
   """
 
@@ -67,6 +69,7 @@ class Estimate:
   moved: int | None = None
   collectives: tuple[Collective, ...] = ()
   unknown_loops: int = 0
+  recomputed: int = 0
   roofline: Roofline | None = None
 
 
@@ -97,7 +100,7 @@ def bytes_wanted(message: str) -> int | None:
 
 
 def _estimate(compiled: Any, devices: Sequence[Any], chip: chips.Chip | None, limit: int | None) -> Estimate:
-  memory = _memory(compiled.memory_analysis())
+  memory = measured(compiled.memory_analysis(), tpu=devices[0].platform == "tpu")
   module = hlo.parse(compiled.as_text())
   turns = trips.count(module)
   multiplied, moved = products.count(module, turns), traffic.count(module, turns)
@@ -112,17 +115,36 @@ def _estimate(compiled: Any, devices: Sequence[Any], chip: chips.Chip | None, li
     moved=moved,
     collectives=tuple(sent),
     unknown_loops=len(turns.unknown),
+    recomputed=recomputed(module, turns),
     roofline=chip and roofline(chip, work=multiplied.work, moved=moved, sent=within, sent_across=across),
   )
 
 
-def _memory(stats: Any) -> Memory:
+def recomputed(module: hlo.Module, turns: trips.Trips) -> int:
+  """Returns how many kernels are copies that XLA made to free memory in between; it calls them x.remat."""
+  kernels = (i for name in turns.executed for i in module.computations[name] if i.opcode not in _NAMES)
+  return sum(bool(re.search(r"\.remat\d*(\.|$)", kernel.name)) for kernel in kernels)
+
+
+def measured(stats: Any, *, tpu: bool) -> Memory:
+  """Returns the memory of a program by XLA's account.
+
+  Of what a TPU's compiler calls temporaries at most what it has in use at once counts: that is what it allocates, and
+  what it compares with the chip when it refuses a program. The other figure may be larger than the chip's memory for a
+  program it takes.
+
+  Args:
+    stats: `compiled.memory_analysis()`.
+    tpu: whether the program is one for TPUs.
+  """
+  arguments, temporaries = stats.argument_size_in_bytes, stats.temp_size_in_bytes
+  peak = getattr(stats, "peak_memory_in_bytes", 0)
   return Memory(
-    arguments=stats.argument_size_in_bytes,
-    temporaries=stats.temp_size_in_bytes,
+    arguments=arguments,
+    temporaries=min(temporaries, max(0, peak - arguments)) if tpu and peak else temporaries,
     results=max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes),
     code=stats.generated_code_size_in_bytes,
-    peak=getattr(stats, "peak_memory_in_bytes", 0),
+    peak=peak,
   )
 
 

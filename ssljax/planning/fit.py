@@ -13,8 +13,8 @@ class Fit(NamedTuple):
 
   Attributes:
     remat: that choice.
-    rows: the largest number of examples a device that fits, 0 where not even one does; a power of two times the
-      number the search began with.
+    rows: the largest number of examples a device that fits, 0 where not even one does; found by doubling and halving
+      the number the search began with.
     estimate: of that number; of one example where none fits.
   """
 
@@ -34,10 +34,16 @@ def search(estimate: Callable[[str, int], Estimate], remats: Sequence[str], *, r
 
   Args:
     estimate: (remat, examples a device) -> the estimate.
-    remats: the choices.
+    remats: the choices, from the most memory to the least: each begins with twice what fitted the one before it, for
+      an answer may take minutes.
     rows: examples a device where the search begins.
   """
-  return [_largest(lambda n, remat=remat: estimate(remat, n), remat, rows) for remat in remats]
+  found: list[Fit] = []
+  for remat in remats:
+    found.append(_largest(lambda n, remat=remat: estimate(remat, n), remat, rows))
+    rows = max(1, found[-1].rows)
+    rows *= 2 if found[-1].rows and rows * 2 <= MOST_ROWS else 1
+  return found
 
 
 def _largest(estimate: Callable[[int], Estimate], remat: str, rows: int) -> Fit:

@@ -124,7 +124,7 @@ def parse(text: str) -> Module:
     if header:
       name, lines = line.removeprefix("ENTRY ").split(" ", 1)[0].removeprefix("%"), []
       entry = name if header[1] else entry
-    elif line == "}" and name is not None:
+    elif line.startswith("}") and name is not None:  # a TPU's other cores: `}, execution_thread="sparsecore"`
       computations[name] = _computation(name, lines)
       name = None
     elif name is not None:

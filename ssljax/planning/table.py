@@ -77,8 +77,12 @@ def _times(plan: Mapping[str, Any]) -> Iterator[Row]:
 def notes(plan: Mapping[str, Any]) -> Iterator[str]:
   """Yields what a reader should know about these numbers."""
   yield f"data: {plan['data']}"
+  if plan["argument_bytes"] is None:
+    yield "the compiler refused the step, so no more is known of it; --fit looks for a batch and a remat that it takes"
   if plan["unknown_loops"]:
     yield f"{plan['unknown_loops']} loops of unknown length count once: compiled, moved and collectives are too low"
+  if plan["recomputed"]:
+    yield f"memory is short: the compiler runs {plan['recomputed']} kernels again; a smaller batch may be faster"
   if plan["opaque_kernels"]:
     yield f"{plan['opaque_kernels']} hand-written kernels are not in compiled and moved"
   for fit in plan.get("fit", ()):

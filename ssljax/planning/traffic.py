@@ -10,7 +10,8 @@ from ssljax.planning.trips import Trips
 
 # Names for data that is there already, and what only steers.
 _FREE = {
-  "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+  "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "call-start",
+  "after-all",
   "partition-id", "replica-id", "optimization-barrier", "add-dependency", "domain", "iota", "get-dimension-size",
 }  # fmt: skip
 _SLICES = ("dynamic-slice", "slice", "slice-start", "gather")
@@ -76,6 +77,8 @@ def _used(module: Module, body: Computation, value: Instruction) -> int:
 
 def _written(module: Module, computation: Computation, instruction: Instruction, body: Computation | None) -> int:
   outside = sum(map(_outside, instruction.shapes))
+  if instruction.opcode == "send":  # the host takes it from where it lies
+    return 0
   if instruction.opcode in ("dynamic-update-slice", "scatter"):
     return min(outside, computation.operand(instruction, 1 if instruction.opcode != "scatter" else 2).bytes)
   if instruction.opcode in ("copy-start", "slice-start"):

@@ -48,7 +48,7 @@ def count(module: Module) -> Trips:
 def _parts(instruction: Instruction) -> tuple[str, ...]:
   if instruction.opcode == "while":
     return (instruction.named("body"),) if instruction.named("body") else ()
-  if instruction.opcode in ("fusion", "call", "conditional", "async-start", "custom-call"):
+  if instruction.opcode in ("fusion", "call", "call-start", "conditional", "async-start", "custom-call"):
     return instruction.called
   return ()
 

@@ -28,7 +28,7 @@ def plain(section: Mapping[str, Any]) -> dict[str, Any]:
 def remat_of(section: Mapping[str, Any]) -> str | None:
   """Returns the policy of the first model that knows `remat`, None where none does."""
   if _knows_remat(section):
-    return section.get("remat", "none")
+    return section.get("remat") or "none"
   inner = [value for value in section.values() if isinstance(value, Mapping)]
   return next((found for found in map(remat_of, inner) if found), None)
 

@@ -28,10 +28,13 @@ def same_process(monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
 
-def plan(capsys, *arguments):
+def plan(capsys, *arguments, said=""):
+  """The plan as JSON, alone on stdout."""
   capsys.readouterr()
   assert main(["plan", *arguments, "--json"]) == 0
-  lines = capsys.readouterr().out.splitlines()
+  out, err = capsys.readouterr()
+  assert said in err
+  lines = out.splitlines()
   assert len(lines) == 1
   return json.loads(lines[0])
 
@@ -111,16 +114,19 @@ def test_what_does_not_fit_is_an_answer(capsys, monkeypatch):
   found = plan(capsys, CONFIG, "--topology=cpu:8")
   assert not found["fits"] and found["needed_bytes"] == 5000 and found["temp_bytes"] is None
   assert main(["plan", CONFIG, "--topology=cpu:8"]) == 0
-  assert "NO" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert "NO" in out and "the compiler refused the step" in out
 
 
 def test_fit(capsys, monkeypatch):
   compiler = TooLarge(monkeypatch)
-  found = plan(capsys, CONFIG, "--topology=cpu:8", "--fit")
+  line = "fit: remat=full, 4 examples a chip: does not fit, 0.00 MiB of 0.00 MiB\n"
+  found = plan(capsys, CONFIG, "--topology=cpu:8", "--fit", said=line)
   assert [(line["remat"], line["rows"]) for line in found["fit"]] == [
     ("none", 0), ("dots", 0), ("attention_out", 0), ("full", 2),
   ]  # fmt: skip
   assert found["best"] == "remat=full, data.batch_size=16" and ("full", 4) in compiler.asked
+  assert len(compiler.asked) == len(set(compiler.asked))  # what the plan compiled is not compiled again
 
 
 @pytest.mark.parametrize(

@@ -138,3 +138,25 @@ def test_a_step_with_shared_parameters():
   assert table["all-gather"] == {"count": 1, "bytes": size, "sent": size * 7 // 8, "sent_across": 0}
   (summed,) = [row for kind, row in table.items() if kind in ("all-reduce", "reduce-scatter")]
   assert summed["bytes"] == size and len(table) == 2
+
+
+def by_host(kind, given, got):
+  """What a TPU makes of an operation between slices: its part goes to the host, and comes back from it."""
+  names = '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="it_0"'
+  rest = f'is_host_transfer=true, frontend_attributes={{{names},_xla_megascale_transfer_type="{kind}"}}'
+  lines = [
+    f"%s = ({given}, u32[], token[]) send(%p0, %p1), channel_id=2, {rest}",
+    f"%r = ({got}, u32[], token[]) recv(%p1), channel_id=1, {rest}",
+    f"%y = ({got}, token[]) recv-done(%r), channel_id=1, {rest}",
+  ]
+  (found,) = find(program(*lines, parameters=[given, "token[]"]), TWO)
+  return found
+
+
+def test_hosts_send_between_slices():
+  found = by_host("ALL_REDUCE", "f32[24,8]", "f32[24,8]")
+  assert (found.kind, found.devices, found.crosses) == ("all-reduce", 2, True)
+  assert (found.bytes, found.sent) == (768, 768)  # of two slices each sends a half, twice
+  gathered = by_host("ALL_GATHER", "bf16[8]", "bf16[2,8]")
+  assert (gathered.kind, gathered.bytes, gathered.sent) == ("all-gather", 32, 16)
+  assert by_host("ONE_TO_ONE", "bf16[8]", "bf16[8]").kind == "collective-permute"

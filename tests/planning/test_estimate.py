@@ -5,10 +5,20 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
+from hlo_texts import program
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ssljax import sharding
-from ssljax.planning.estimate import Memory, bytes_wanted, compile_and_estimate, islands, state_bytes
+from ssljax.planning import hlo, trips
+from ssljax.planning.estimate import (
+  Memory,
+  bytes_wanted,
+  compile_and_estimate,
+  islands,
+  measured,
+  recomputed,
+  state_bytes,
+)
 from ssljax.types import TrainState
 
 REFUSALS = {
@@ -46,6 +56,31 @@ def test_another_error_is_none():
 
 def test_everything_is_added_up():
   assert Memory(arguments=1, temporaries=20, results=300, code=4000, peak=7).total == 4321
+
+
+def test_temporaries_of_a_tpu_are_what_is_in_use_at_once():
+  stats = types.SimpleNamespace(
+    argument_size_in_bytes=10,
+    temp_size_in_bytes=90,
+    output_size_in_bytes=12,
+    alias_size_in_bytes=9,
+    generated_code_size_in_bytes=5,
+    peak_memory_in_bytes=70,
+  )
+  assert measured(stats, tpu=True) == Memory(arguments=10, temporaries=60, results=3, code=5, peak=70)
+  assert measured(stats, tpu=False).temporaries == 90
+  stats.peak_memory_in_bytes = 120  # what lies in the chip's own memory is in it too
+  assert measured(stats, tpu=True).temporaries == 90
+
+
+def test_what_the_compiler_runs_again():
+  lines = (
+    "%x.remat = f32[4]{0} negate(%p0)",
+    "%x.remat2.1 = f32[4]{0} negate(%p0)",
+    "%remat.7 = f32[4]{0} negate(%p0)",
+  )
+  module = hlo.parse(program(*lines, parameters=["f32[4]"]))
+  assert recomputed(module, trips.count(module)) == 2
 
 
 def test_a_state_in_eighths():

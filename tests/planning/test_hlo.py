@@ -1,8 +1,8 @@
 """Programs read, and how often their parts run, against programs made by hand."""
 
-from hlo_texts import KNOWN, LOOPS
+from hlo_texts import KNOWN, LOOPS, program
 
-from ssljax.planning import hlo, trips
+from ssljax.planning import hlo, traffic, trips
 
 
 def test_shapes():
@@ -38,3 +38,17 @@ def test_a_loop_of_unknown_length_counts_once_and_is_named():
 def test_a_bound_that_is_no_constant_is_unknown():
   text = LOOPS.replace("KNOWN", KNOWN).replace("%seven = s32[] constant(7)", "%seven = s32[] negate(%n.1)")
   assert trips.count(hlo.parse(text)).unknown == ("inner",)
+
+
+def test_what_another_core_does_at_the_same_time():
+  other = """
+%other (a: f32[4]) -> f32[4] {
+  %a = f32[4]{0} parameter(0)
+  ROOT %sum = f32[4]{0} all-reduce(%a), channel_id=1
+}, execution_thread="sparsecore"
+"""
+  start = '%s = ((f32[4]), (f32[4])) call-start(%p0), async_execution_thread="sparsecore", to_apply=%other'
+  text = program(start, "%y = f32[4]{0} call-done(%s)", parameters=["f32[4]"], computations=other)
+  turns = trips.count(hlo.parse(text))
+  assert turns.executed == {"main": 1, "other": 1}
+  assert traffic.count(hlo.parse(text), turns) == 2 * 16  # the sum's own, not the call's

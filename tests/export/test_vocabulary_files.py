@@ -83,19 +83,19 @@ def hugging_face():
   return made.to_str().encode()
 
 
-KINDS = ("bytes", "trained", "t5", "json")
+KINDS = ("bytes", "trained", "code", "t5", "json")
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
   place = tmp_path_factory.mktemp("tokenizers")
   train(LINES, vocab_size=320, out=place / "trained.model")
+  train([*LINES, *["< / > 0 x 4 1"] * 50], vocab_size=320, out=place / "code.model")  # can spell what is reserved
   (place / "t5.model").write_bytes(sentencepiece(user_defined_symbols=["<ab>", "<abc>"]))
   (place / "two.model").write_bytes(sentencepiece(eos_id=2, unk_id=1))
   (place / "bpe.model").write_bytes(sentencepiece(model_type="bpe"))
   (place / "json.json").write_bytes(hugging_face())
-  files = {file.stem: open_tokenizer(str(file)) for file in place.iterdir() if file.stem != "trained"}
-  return files | {"bytes": ByteTokenizer(), "trained": open_tokenizer(str(place / "trained.model"))}
+  return {file.stem: open_tokenizer(str(file)) for file in place.iterdir()} | {"bytes": ByteTokenizer()}
 
 
 def write(place, tokenizer, texts=TEXTS, *, ends=True, model_type="t5"):
@@ -131,7 +131,7 @@ def same(theirs, ours, text):
 @settings(deadline=None)
 @given(text=TEXT)
 def test_every_text_gets_the_ids_of_the_run_and_comes_back(theirs, opened, text):
-  for kind in ("bytes", "trained", "json"):
+  for kind in ("bytes", "trained", "code", "json"):
     ids = same(theirs[kind], opened[kind], text)
     assert theirs[kind].decode(ids) == text
 
@@ -157,6 +157,11 @@ def test_ids_fall_where_the_vocabulary_has_them(kind, theirs, opened):
   assert [found.convert_ids_to_tokens(number) for number in vocabulary_files.names(vocabulary).values()] == list(
     vocabulary_files.names(vocabulary)
   )
+
+
+def test_a_file_loses_its_template_and_its_limits(opened):
+  made = fast_tokenizer.convert(opened["json"])
+  assert (made.truncation, made.padding, made.post_processor) == (None, None, None)
 
 
 def test_vocabulary_json_tells_the_ids(opened, tmp_path):

@@ -1,6 +1,7 @@
 """`ssljax export`: the networks of a run as another library's folder, if that library computes the same numbers."""
 
 import argparse
+import functools
 import json
 import pathlib
 from typing import Any
@@ -61,12 +62,32 @@ def _write(
     return 0
   preprocessing = Preprocessing.of(assembled.augment)
   given = inputs.real(assembled, EXAMPLES)
-  seen = folders.write(out, peer, modules, arrays, given, preprocessing=preprocessing, facts=facts)
+  beside = functools.partial(_write_vocabulary, run=assembled, peer=peer)
+  seen = folders.write(out, peer, modules, arrays, given, preprocessing=preprocessing, facts=facts, beside=beside)
   print(f"{peer.format} {peer.name}, the {facts['weights']} weights of step {step}")
   for name, size in seen.differences.items():
     print(f"largest difference of {name}: {size:.1e}")
   print(f"written to {out}")
   return 0
+
+
+def _write_vocabulary(folder: pathlib.Path, *, run: Any, peer: Any) -> dict[str, Any]:
+  """Returns what the card tells of a text run's vocabulary, after its files were written; of pictures nothing."""
+  from ssljax.data.corpus import Corpus
+  from ssljax.export import vocabulary_files
+  from ssljax.export.hf_text import TextModel
+  from ssljax.export.peer import EXAMPLES
+
+  if not isinstance(run.source, Corpus):
+    return {}
+  vocabulary, documents = run.source.vocabulary, run.source.documents
+  if not isinstance(peer, TextModel):
+    return {"tokenizer": vocabulary_files.write_own(folder, vocabulary)}
+  vocabulary_files.write_config(folder, peer.ids(vocabulary))
+  texts = [documents.read(row) for row in range(min(EXAMPLES, len(documents)))]
+  found = vocabulary_files.write(folder, vocabulary, texts, ends=peer.ends)
+  print(f"tokenizer: {found.says}")
+  return {"tokenizer": found}
 
 
 def _measured(folder: pathlib.Path, step: int, *, last: bool) -> dict[str, float]:

@@ -22,6 +22,8 @@ class Tokenizer(abc.ABC):
     eos: the id that ends a text; `encode` does not add it.
     fingerprint: what stands for this tokenizer in the names of cached files: "bytes" or a hash of the file in hex.
     bytes_of: uint8[size], the UTF-8 bytes of text an id stands for; 0 for special ids, at most 255.
+    file: what its file is called beside a released model; "" of bytes, which have none.
+    data: what is in it, as it was read.
   """
 
   size: int
@@ -29,6 +31,8 @@ class Tokenizer(abc.ABC):
   eos: int
   fingerprint: str
   bytes_of: np.ndarray
+  file: str = ""
+  data: bytes = b""
 
   @abc.abstractmethod
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:

@@ -26,11 +26,13 @@ class SentencePieceTokenizer(Tokenizer):
   model has byte pieces, so that it comes back.
   """
 
+  file = "spiece.model"
+
   def __init__(self, data: bytes, *, name: str):
     require("sentencepiece", why=f"tokenizer: {name}")
     from sentencepiece import SentencePieceProcessor
 
-    self.model, self.fingerprint = SentencePieceProcessor(), digest(data)
+    self.model, self.data, self.fingerprint = SentencePieceProcessor(), data, digest(data)
     try:
       self.model.LoadFromSerializedProto(data)
     except (RuntimeError, OSError) as error:
@@ -73,11 +75,13 @@ class HuggingFaceTokenizer(Tokenizer):
   spaces.
   """
 
+  file = "tokenizer.json"
+
   def __init__(self, data: bytes, *, name: str):
     require("tokenizers", why=f"tokenizer: {name}")
     import tokenizers
 
-    self.fingerprint = digest(data)
+    self.data, self.fingerprint = data, digest(data)
     try:
       self.model = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
     except Exception as error:  # the library raises plain Exception

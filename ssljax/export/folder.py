@@ -3,7 +3,7 @@
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jinja2
@@ -41,7 +41,7 @@ def write(
   *,
   preprocessing: Preprocessing | None,
   facts: Mapping[str, Any],
-  extras: Sequence[pathlib.Path] = (),
+  beside: Callable[[pathlib.Path], Mapping[str, Any]] | None = None,
 ) -> Comparison:
   """Returns what the gate saw, after the folder was written.
 
@@ -53,7 +53,7 @@ def write(
     inputs: real inputs for the gate.
     preprocessing: what pictures go through.
     facts: what the card tells: see card.md.
-    extras: files to lie beside the weights.
+    beside: writes more files into a folder that has its config, and returns more facts.
 
   Raises:
     Refused: the outputs differ; `OUT.refused.json` says where.
@@ -69,8 +69,7 @@ def write(
       (aside / name).write_text(text, encoding="utf-8")
     for name, content in peer.files(modules, preprocessing).items():
       (aside / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for file in extras:
-      shutil.copyfile(file, aside / file.name)
+    facts = {**facts, **(beside(aside) if beside else {})}
     seen = compare(peer, peer.load(str(aside), modules), modules, arrays, inputs)
     if not seen.passes:
       raise _refused(out, peer, seen)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ssljax.data.vocabulary import Vocabulary
 from ssljax.export import torch_side
 from ssljax.export.gate import Ours
 from ssljax.export.huggingface import HuggingFace
@@ -28,10 +29,29 @@ def head(model: T5 | PrefixLM) -> list[Line]:
   return [Line("logits_dense/kernel", "lm_head.weight", "i o -> o i")] if model.head == "untied" else []
 
 
-class T5ForConditionalGeneration(HuggingFace):
+class TextModel(HuggingFace):
+  """A class that reads token ids.
+
+  Attributes:
+    start: what its config calls the id that stands before the first, which is that of padding.
+    ends: whether its users expect the tokenizer to end a text with eos.
+  """
+
+  start: ClassVar[str]
+  ends: ClassVar[bool]
+
+  def ids(self, vocabulary: Vocabulary) -> dict[str, int]:
+    """Returns the ids of special tokens by their names in config.json."""
+    pad = vocabulary.tokenizer.pad
+    return {"pad_token_id": pad, self.start: pad, "eos_token_id": vocabulary.eos}
+
+
+class T5ForConditionalGeneration(TextModel):
   """`transformers.T5ForConditionalGeneration`, version 1.1."""
 
   name = "T5ForConditionalGeneration"
+  start = "decoder_start_token_id"
+  ends = True
   takes: ClassVar = {"model": T5}
   keys: ClassVar = {
     "vocab_size": "vocab_size", "d_model": "width", "d_kv": "head_width", "d_ff": "hidden", "num_layers": "depth",
@@ -81,9 +101,6 @@ class T5ForConditionalGeneration(HuggingFace):
       "layer_norm_epsilon": 1e-6,
       "dropout_rate": model.dropout,
       "tie_word_embeddings": model.head == "tied",
-      "pad_token_id": 0,
-      "decoder_start_token_id": 0,
-      "eos_token_id": 1,
     }
 
   def read_config(self, folder: str) -> Mapping[str, Any] | None:
@@ -113,10 +130,12 @@ class T5ForConditionalGeneration(HuggingFace):
     )
 
 
-class LlamaForCausalLM(HuggingFace):
+class LlamaForCausalLM(TextModel):
   """`transformers.LlamaForCausalLM`: the same layers; that a prefix is seen from both sides is its caller's mask."""
 
   name = "LlamaForCausalLM"
+  start = "bos_token_id"
+  ends = False
   takes: ClassVar = {"model": PrefixLM}
   keys: ClassVar = {
     "vocab_size": "vocab_size", "hidden_size": "width", "head_dim": "head_width", "intermediate_size": "hidden",
@@ -168,9 +187,6 @@ class LlamaForCausalLM(HuggingFace):
       "mlp_bias": False,
       "tie_word_embeddings": False,
       "max_position_embeddings": 2048,
-      "pad_token_id": 0,
-      "bos_token_id": 0,
-      "eos_token_id": 1,
     }
 
   def loading(self) -> dict[str, Any]:

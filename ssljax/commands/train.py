@@ -65,6 +65,7 @@ def execute(
   assembled = runs.assemble(config)
   check_same(folder, assembled.config, allow=allow.allow_config_change)
   _check_vocabulary(origin, assembled.config)
+  _say_cut(assembled)
   try:
     if assembled.job.stream:
       stream.run(assembled, folder, origin=origin, allow=allow, begun=begun)
@@ -81,6 +82,15 @@ def execute(
     return 1
   final.finish(assembled, state, measure, folder, begun=begun)
   return 0
+
+
+def _say_cut(assembled: Any) -> None:
+  """Prints how many captions are cut, of each source; nothing where the run reads none."""
+  from ssljax.data.captions import count_cut
+
+  if assembled.captioner is not None and distributed.is_main():
+    for source in assembled.sources:
+      say(count_cut(assembled.captioner, source))
 
 
 def accept(folder: pathlib.Path, assembled: Any, step: int, *, allow: argparse.Namespace) -> None:
@@ -159,15 +169,17 @@ def _origin(text: str | None) -> Origin | None:
 
 def _check_vocabulary(origin: Origin | None, config: Mapping[str, Any]) -> None:
   """Refuses to continue a text model with ids that mean something else."""
-  text = config["data"].get("text")
-  if origin is None or not text:
-    return
-  before = (workdirs.read_config(origin[0].parent)["data"].get("text") or {}).get("vocabulary")
-  if before != text["vocabulary"]:
-    raise UserError(
-      f"--from: {origin[0].parent} was trained with {before}, this config makes {text['vocabulary']} "
-      "(the same tokenizer and data.text.sentinels are needed)"
-    )
+  needed = {"text": "the same tokenizer and data.text.sentinels are", "captions": "the same tokenizer is"}
+  for key, what in needed.items():
+    section = config["data"].get(key)
+    if origin is None or not section:
+      continue
+    before = (workdirs.read_config(origin[0].parent)["data"].get(key) or {}).get("vocabulary")
+    if before != section["vocabulary"]:
+      raise UserError(
+        f"--from: {origin[0].parent} was trained with {before}, this config makes {section['vocabulary']} "
+        f"({what} needed)"
+      )
 
 
 def check_same(folder: pathlib.Path, config: Mapping[str, Any], *, allow: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ssljax.data.captions import Captioner
 from ssljax.data.permutation import permute
 from ssljax.data.source import Source
 from ssljax.errors import UserError
@@ -25,12 +26,20 @@ from ssljax.errors import UserError
 MAX_RUN = 100  # corrupt records in a row after which it is the data set that is broken, not a record
 
 
+class _Read(NamedTuple):
+  """Records as `Source.read` gives them, their captions (none without a captioner) and why some cannot be used."""
+
+  arrays: dict[str, np.ndarray]
+  captions: list[tuple[str, ...]]
+  errors: dict[int, str]
+
+
 class HostBatch(NamedTuple):
   """One host's part of a batch, b = batch_size / num_hosts.
 
   Attributes:
-    arrays: `image` uint8[b,S,S,3], `aspect` f32[b], `label` int32[b] if there are labels, `index` uint32[b,2] (the
-      position in the stream as high and low words); `epoch` adds `valid` bool[b].
+    arrays: `image` uint8[b,S,S,3], `aspect` f32[b], `label` int32[b] if there are labels, `text` int32[b,L] if there is
+      a captioner, `index` uint32[b,2] (the position in the stream as high and low words); `epoch` adds `valid` bool[b].
     skipped: "name: reason" of each record that could not be decoded.
   """
 
@@ -49,6 +58,7 @@ class Stream:
     host: which of the hosts this is, from 0.
     num_hosts: how many hosts read.
     shuffle: "epoch" permutes all the records anew in each epoch; "none" keeps the source's order.
+    captioner: makes `text` of the source's captions; None: pictures alone.
   """
 
   source: Source
@@ -58,6 +68,7 @@ class Stream:
   host: int = 0
   num_hosts: int = 1
   shuffle: Literal["epoch", "none"] = "epoch"
+  captioner: Captioner | None = None
 
   def __post_init__(self):
     check(self.batch_size, self.host, self.num_hosts)
@@ -67,10 +78,11 @@ class Stream:
   def batch(self, step: int) -> HostBatch:
     """Returns this host's part of the batch of `step`; the same for ever, whatever was asked before.
 
-    A record that cannot be decoded gives its place to the next good one in the source's order.
+    A record that cannot be decoded, or has no caption where there is a captioner, gives its place to the next good one
+    in the source's order.
 
     Raises:
-      UserError: 100 records in a row cannot be decoded.
+      UserError: 100 records in a row cannot be used.
     """
     positions = host_positions(step, self.batch_size, self.host, self.num_hosts)
     arrays, skipped = self.read(positions)
@@ -79,9 +91,11 @@ class Stream:
   def read(self, positions: np.ndarray) -> HostBatch:
     """Returns the records at positions int64[n] of the stream, in their order, without `index`; see `batch`."""
     rows = self.rows(positions)
-    arrays, errors = self.source.read(rows)
-    skipped = [self._skip(arrays, i, int(rows[i]), reason) for i, reason in sorted(errors.items())]
-    return HostBatch(arrays, tuple(dict.fromkeys(line for lines in skipped for line in lines)))
+    read = self._read(rows)
+    skipped = [self._skip(read, i, int(rows[i]), reason) for i, reason in sorted(read.errors.items())]
+    if self.captioner is not None:
+      read.arrays["text"] = self.captioner.rows(read.captions, seed=self.seed, positions=positions)
+    return HostBatch(read.arrays, tuple(dict.fromkeys(line for lines in skipped for line in lines)))
 
   @property
   def epoch_size(self) -> int:
@@ -100,18 +114,27 @@ class Stream:
       rows[inside] = permute(index[inside], size=size, key=(self.seed, int(epoch)))
     return rows
 
-  def _skip(self, arrays: dict[str, np.ndarray], place: int, row: int, reason: str) -> list[str]:
+  def _read(self, rows: np.ndarray) -> "_Read":
+    arrays, errors = self.source.read(rows)
+    if self.captioner is None:
+      return _Read(arrays, [], errors)
+    captions = self.source.captions(rows)
+    missing = {i: "no caption" for i, texts in enumerate(captions) if not texts}
+    return _Read(arrays, captions, missing | errors)
+
+  def _skip(self, read: "_Read", place: int, row: int, reason: str) -> list[str]:
     """Fills `place` with the next good record after `row`, and returns a line for each bad one met."""
     skipped = []
     for offset in range(MAX_RUN):
       skipped.append(f"{self.source.name((row + offset) % len(self.source))}: {reason}")
-      after, errors = self.source.read(np.array([(row + offset + 1) % len(self.source)]))
-      if not errors:
-        for key, value in after.items():
-          arrays[key][place] = value[0]
+      after = self._read(np.array([(row + offset + 1) % len(self.source)]))
+      if not after.errors:
+        for key, value in after.arrays.items():
+          read.arrays[key][place] = value[0]
+        read.captions[place : place + 1] = after.captions
         return skipped
-      reason = errors[0]
-    raise UserError(f"data: {MAX_RUN} records in a row cannot be decoded, the first is {skipped[0]}")
+      reason = after.errors[0]
+    raise UserError(f"data: {MAX_RUN} records in a row cannot be used, the first is {skipped[0]}")
 
   def iterate(self, start: int = 0, *, workers: int = 0, threads: int = 2, prefetch: int = 4) -> Iterator[HostBatch]:
     """Yields the batches of steps `start`, `start` + 1, ... without end; close the iterator to stop the readers.

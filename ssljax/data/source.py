@@ -11,7 +11,8 @@ from ssljax.data import split as splits
 from ssljax.data.decode import CorruptRecord, Picture, canvas, decode
 from ssljax.errors import UserError, nearest
 
-KINDS = ("arrayrecord", "embedded", "folder", "npz", "tfds")
+KINDS = ("arrayrecord", "embedded", "folder", "npz", "pairs", "tfds")
+CAPTIONED = ("pairs:FILE.jsonl", "arrayrecord:DIR of such", "embedded:emoji_pairs")
 
 Item = bytes | np.ndarray | CorruptRecord
 
@@ -37,6 +38,7 @@ class Source(abc.ABC):
     image_size: S, the side of the canvas in pixels.
     class_names: the classes in label order, or None when the source has labels without names or no labels.
     num_classes: the number of classes, or None without labels.
+    has_captions: whether its pictures have texts that say what they show.
     licence: the licence of the pictures, "unknown" when nobody said.
     own_splits: the source's own splits, name -> rows; empty when it has none.
   """
@@ -44,6 +46,7 @@ class Source(abc.ABC):
   image_size: int
   class_names: tuple[str, ...] | None = None
   num_classes: int | None = None
+  has_captions: bool = False
   licence: str = "unknown"
   own_splits: Mapping[str, splits.Rows] = {}
   lazy: tuple[str, ...] = ()
@@ -59,6 +62,10 @@ class Source(abc.ABC):
   @abc.abstractmethod
   def name(self, row: int) -> str:
     """Returns what to call a record in a log: its file path or its key."""
+
+  def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
+    """Returns the captions of each row, none of them empty; () where a record has none or cannot be read."""
+    return [()] * len(rows)
 
   def group(self, row: int) -> str:
     """Returns the name whose hash decides between train and test; records of one group never part."""
@@ -97,6 +104,7 @@ class Subset(Source):
     self.parent, self.rows = parent, rows
     self.image_size, self.licence = parent.image_size, parent.licence
     self.class_names, self.num_classes = parent.class_names, parent.num_classes
+    self.has_captions = parent.has_captions
 
   def __len__(self) -> int:
     return len(self.rows)
@@ -104,6 +112,10 @@ class Subset(Source):
   def fetch(self, rows: np.ndarray) -> tuple[Sequence[Item], np.ndarray | None]:
     """Returns what the other source gives for its rows."""
     return self.parent.fetch(splits.take(self.rows, rows))
+
+  def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
+    """Returns the captions in the other source."""
+    return self.parent.captions(splits.take(self.rows, rows))
 
   def name(self, row: int) -> str:
     """Returns the name in the other source."""
@@ -138,7 +150,7 @@ def open_source(spec: str, *, split: str = "train", image_size: int) -> Source:
   """Returns the records of one split of a source.
 
   Args:
-    spec: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB" or "tfds:NAME".
+    spec: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "pairs:FILE.jsonl" or "tfds:NAME".
     split: "train", "test", "all" or a split of the source's own, with an optional slice: "train[:90%]"; see `split`.
     image_size: the side of the canvas in pixels.
 
@@ -162,7 +174,14 @@ def read_each(getitems: Callable[[list[int]], Sequence[Any]], rows: list[int]) -
     return [record for row in rows for record in read_each(getitems, [row])]
 
 
-_EXAMPLES = {"arrayrecord": "DIR", "embedded": "photos", "folder": "DIR", "npz": "FILE.npz", "tfds": "mnist"}
+_EXAMPLES = {
+  "arrayrecord": "DIR",
+  "embedded": "photos",
+  "folder": "DIR",
+  "npz": "FILE.npz",
+  "pairs": "FILE.jsonl",
+  "tfds": "mnist",
+}
 
 
 def _picture(item: Item, size: int) -> Picture:

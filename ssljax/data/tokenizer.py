@@ -19,6 +19,7 @@ class Tokenizer(abc.ABC):
   Attributes:
     size: the number of ids; every id is in [0, size).
     pad: 0, always: the id of padding and of the decoder's start.
+    bos: the id that its models want before a text (BERT's [CLS]), None for none; `encode` does not add it.
     eos: the id that ends a text; `encode` does not add it.
     fingerprint: what stands for this tokenizer in the names of cached files: "bytes" or a hash of the file in hex.
     bytes_of: uint8[size], the UTF-8 bytes of text an id stands for; 0 for special ids, at most 255.
@@ -28,6 +29,7 @@ class Tokenizer(abc.ABC):
 
   size: int
   pad: int = PAD
+  bos: int | None = None
   eos: int
   fingerprint: str
   bytes_of: np.ndarray
@@ -101,19 +103,20 @@ def open_tokenizer(where: str) -> Tokenizer:
   return kind(data, name=str(path))
 
 
-def require(package: str, *, why: str) -> None:
+def require(package: str, *, why: str, extra: str = "text") -> None:
   """Raises UserError when an optional package for text is not installed.
 
   Args:
     package: its import name.
     why: what needs it, the beginning of the line.
+    extra: which of this project's extras brings it.
   """
   try:
     found = importlib.util.find_spec(package) is not None
   except ValueError:  # what find_spec makes of a module that is set to None
     found = False
   if not found:
-    raise UserError(f'{why} needs {package}: pip install "ssljax[text]"')
+    raise UserError(f'{why} needs {package}: pip install "ssljax[{extra}]"')
 
 
 def _read(path: Path) -> bytes:

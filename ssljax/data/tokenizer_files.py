@@ -93,6 +93,8 @@ class HuggingFaceTokenizer(Tokenizer):
     eos = next((vocabulary[piece] for piece in ENDS if piece in vocabulary), -1)
     check(name, first=first, is_pad=first in PADS, eos=eos)
     self.eos = eos
+    around = self.model.encode("", add_special_tokens=True).ids  # what its template puts around a text
+    self.bos = around[0] if around and around[0] != eos else None
     self.bytes_of = self._num_bytes(vocabulary, json.loads(data))
 
   def _plain(self) -> None:

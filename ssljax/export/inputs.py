@@ -10,7 +10,8 @@ from ssljax.objectives.ul2 import shift_right
 
 
 def real(run: Any, count: int) -> dict[str, np.ndarray]:
-  """Returns `image` f32[N,H,W,C], normalised, or the leaves of `count` rows of text, one example a row.
+  """Returns `image` f32[N,H,W,C], normalised, with `text` int32[N,L] where the run reads captions, or the leaves of
+  `count` rows of text, one example a row.
 
   Args:
     run: a `training.run.Run`.
@@ -18,6 +19,10 @@ def real(run: Any, count: int) -> dict[str, np.ndarray]:
   """
   if run.job.data.text is not None:
     return _text(run.stream.batch(run.job.data.begin).arrays, count)
+  if run.captioner is not None:
+    host = {key: value[:count] for key, value in run.stream.batch(run.job.data.begin).arrays.items()}
+    made = run.augment.evaluate({key: jax.numpy.asarray(value) for key, value in host.items()})
+    return {key: distributed.to_host(made[key]) for key in ("image", "text")}
   host = run.source.read(np.arange(min(count, len(run.source)))).arrays
   made = run.augment.evaluate({key: jax.numpy.asarray(value) for key, value in host.items()})
   return {"image": distributed.to_host(made["image"])}

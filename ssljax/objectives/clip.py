@@ -33,6 +33,19 @@ class _ImageText(Objective):
       raise UserError(f"{name}: model {type(self.model).__name__}, expected dual.DualEncoder")
     check_pairs(self.pairs, where=f"{name}: pairs")
 
+  def check_texts(self, *, size: int, end: int) -> None:
+    """Returns nothing where the text tower can read ids in [0, size) of texts that end with the id `end`.
+
+    Raises:
+      UserError: it knows fewer ids, or takes another one for the end; a run would go on all the same, and be wrong.
+    """
+    tower, where = self.model.text.encoder, "objective.model.text.encoder"
+    if tower.vocab_size < size:
+      raise UserError(f"{where}.vocab_size: found {tower.vocab_size}, expected at least the captions' {size} ids")
+    largest = getattr(tower, "pooling", None) == "eos" and tower.eos is None
+    if getattr(tower, "pooling", None) == "eos" and (size - 1 if largest else tower.eos) != end:
+      raise UserError(f"{where}.eos: found {tower.eos}, expected {end}, which ends the captions")
+
   def parts(self) -> dict[str, Part]:
     """Returns "model": parameters and state are its."""
     return {"model": Part(self.model, "", "")}

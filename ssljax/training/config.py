@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ssljax import build, durations
+from ssljax.data.captions import Captions
 from ssljax.data.corpus import Text
 from ssljax.data.tasks import Order, Replay
 from ssljax.errors import UserError
@@ -28,14 +29,17 @@ class Data:
   """Where examples come from and how many make a step.
 
   Attributes:
-    source: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "tfds:NAME" or "text:GLOB".
+    source: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "pairs:FILE.jsonl",
+      "tfds:NAME" or "text:GLOB".
     batch_size: examples a step, over all devices and hosts.
     split: "train", "test", "all" or a slice such as "train[:90%]".
     image_size: pixels a side of the square canvas that goes to the device.
     workers: processes that read and decode; 0: threads only, which is faster for pictures.
     threads: threads that read and decode, in each process.
-    max_corrupt: share of a source's records that may be undecodable before training stops.
+    max_corrupt: share of a source's records that may be undecodable, or without the caption that is asked for, before
+      training stops.
     text: how texts become batches; none: the source holds pictures.
+    captions: how the captions of pictures become `text` of a batch; none: pictures alone.
     begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """
 
@@ -47,7 +51,12 @@ class Data:
   threads: int = 2
   max_corrupt: float = 0.001
   text: Text | None = None
+  captions: Captions | None = None
   begin: int = 0
+
+  def __post_init__(self):
+    if self.text is not None and self.captions is not None:
+      raise UserError("data.captions: found a section, expected none for text (data.text): captions belong to pictures")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

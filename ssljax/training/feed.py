@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 
 from ssljax import sharding
+from ssljax.data.captions import Captioner
 from ssljax.data.corpus import Corpus, open_corpus
 from ssljax.data.pipeline import Stream
-from ssljax.data.source import Source, open_source
+from ssljax.data.source import CAPTIONED, Source, open_source
 from ssljax.data.tasks import TaskStream
 from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
@@ -22,11 +23,13 @@ class Feed(NamedTuple):
     sources: pictures or corpora; one, or one a task.
     stream: the batches as a function of (seed, step).
     num_examples: examples in an epoch; of text, rows of the first one.
+    captioner: what makes `text` of captions; None: nothing does.
   """
 
   sources: tuple[Source | Corpus, ...]
   stream: Stream | TextStream | TaskStream
   num_examples: int
+  captioner: Captioner | None = None
 
 
 def open_feed(job: Job, mesh: jax.sharding.Mesh | None = None) -> Feed:
@@ -39,7 +42,8 @@ def open_feed(job: Job, mesh: jax.sharding.Mesh | None = None) -> Feed:
     raise UserError("augment: found a section, expected none for text (data.text)")
   host, num_hosts = (0, 1) if mesh is None else sharding.reader(mesh)
   hosts = {"host": host, "num_hosts": num_hosts}
-  parts = [_open(job, data, hosts) for data in task_data(job)]
+  captioner = None if job.data.captions is None else Captioner(job.data.captions)
+  parts = [_open(job, data, hosts, captioner) for data in task_data(job)]
   sources, streams = zip(*parts, strict=True)
   stream = streams[0]
   if job.stream or job.data.begin:
@@ -53,7 +57,7 @@ def open_feed(job: Job, mesh: jax.sharding.Mesh | None = None) -> Feed:
       begin=job.data.begin,
       **hosts,
     )
-  return Feed(sources, stream, stream.epoch_size)
+  return Feed(sources, stream, stream.epoch_size, captioner)
 
 
 def task_data(job: Job) -> list[Data]:
@@ -62,11 +66,17 @@ def task_data(job: Job) -> list[Data]:
   return tasks or [job.data]
 
 
-def _open(job: Job, data: Data, hosts: dict[str, int]) -> tuple[Source | Corpus, Stream | TextStream]:
+def _open(
+  job: Job, data: Data, hosts: dict[str, int], captioner: Captioner | None
+) -> tuple[Source | Corpus, Stream | TextStream]:
   assert data.source is not None
   if data.text is None:
     source = open_source(data.source, split=data.split, image_size=data.image_size)
-    return source, Stream(source, seed=job.seed, batch_size=data.batch_size, **hosts)
+    if captioner is not None and not source.has_captions:
+      raise UserError(
+        f"data.captions: {data.source} has no captions, expected pictures that have: {', '.join(CAPTIONED)}"
+      )
+    return source, Stream(source, seed=job.seed, batch_size=data.batch_size, captioner=captioner, **hosts)
   assert job.data.source is not None
   # One vocabulary for all tasks: what is learnt is learnt from the first one's text.
   corpus = open_corpus(data.source, data.text, split=data.split, trained_on=(job.data.source, job.data.split))

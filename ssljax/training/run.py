@@ -9,6 +9,7 @@ import numpy as np
 
 from ssljax import build, optim, sharding, transforms
 from ssljax.augment.identity import Identity
+from ssljax.data.captions import Captioner
 from ssljax.data.corpus import Corpus
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import Source
@@ -38,6 +39,7 @@ class Run:
     like: the abstract state with shardings.
     batch: the abstract augmented batch.
     encode: (params, objective state, host batch) -> the objective's encoding, compiled once for all evaluations.
+    captioner: makes rows of ids of texts, as those of the batches are; None where the run reads no captions.
   """
 
   config: Mapping[str, Any]
@@ -52,6 +54,7 @@ class Run:
   like: PyTree
   batch: Batch
   encode: Callable[[Params, State, Batch], dict[str, Array]]
+  captioner: Captioner | None = None
 
   @property
   def source(self) -> Source | Corpus:
@@ -87,7 +90,7 @@ def assemble(
   feed = feed or open_feed(sections, mesh)
   source, stream, size = feed.sources[0], feed.stream, sections.data.batch_size
   config = config_lib.resolve_durations(config, batch_size=size, num_examples=feed.num_examples)
-  config = _remember_vocabulary(config, source)
+  config = _remember_vocabulary(config, source, feed.captioner)
   job = config_lib.parse(config)
 
   augment = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
@@ -96,6 +99,8 @@ def assemble(
   batch = _abstract_batch(stream.batch(job.data.begin).arrays, augment, size)
   _check_objective(job, objective, batch)
   _check_vocabulary(objective, source)
+  if feed.captioner is not None and hasattr(objective, "check_texts"):
+    objective.check_texts(size=feed.captioner.size, end=feed.captioner.end)
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
   with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here
@@ -114,6 +119,7 @@ def assemble(
     like=like,
     batch=batch,
     encode=jax.jit(lambda params, state, host: objective.encode(params, state, augment.evaluate(host))),
+    captioner=feed.captioner,
   )
 
 
@@ -124,12 +130,18 @@ def _frozen(optimizer: optim.Optimizer, init: config_lib.Rules) -> optim.Optimiz
   return dataclasses.replace(optimizer, transform=transforms.freeze(optimizer.transform, init))
 
 
-def _remember_vocabulary(config: Mapping[str, Any], source: Source | Corpus) -> Mapping[str, Any]:
+def _remember_vocabulary(
+  config: Mapping[str, Any], source: Source | Corpus, captioner: Captioner | None
+) -> Mapping[str, Any]:
   """Returns the config with the vocabulary's size and fingerprint in it, which a resume compares."""
-  if not isinstance(source, Corpus):
+  if isinstance(source, Corpus):
+    key, identity = "text", source.identity
+  elif captioner is not None:
+    key, identity = "captions", captioner.identity
+  else:
     return config
-  text = {**config["data"]["text"], "vocabulary": source.identity}
-  return {**config, "data": {**config["data"], "text": text}}
+  section = {**config["data"][key], "vocabulary": identity}
+  return {**config, "data": {**config["data"], key: section}}
 
 
 def _check_vocabulary(objective: Objective, source: Source | Corpus) -> None:

@@ -92,7 +92,7 @@ def test_a_corrupt_record_gives_its_place_to_the_next_good_one():
 
 
 def test_a_set_with_nothing_good_stops():
-  with pytest.raises(UserError, match=r"100 records in a row cannot be decoded, the first is record \d+: torn"):
+  with pytest.raises(UserError, match=r"100 records in a row cannot be used, the first is record \d+: torn"):
     Stream(Numbers(40, bad=range(40)), seed=1, batch_size=4).batch(0)
 
 

@@ -44,8 +44,21 @@ def _run(
       if name and distributed.is_main():
         print(f"on {name}:")
       final.show(scores)
+      _draw(part, folder, state, section)
   workdirs.write_json(folder / "eval" / (f"{step}_merged.json" if other else f"{step}.json"), found)
   return 0
+
+
+def _draw(part: Any, folder: pathlib.Path, state: Any, section: Mapping[str, Any]) -> None:
+  """Writes the picture of what is retrieved, where that is measured."""
+  from ssljax.commands import final
+  from ssljax.training.pair_evaluation import PairMeasure
+
+  measure = final.measure_of(part)
+  asked = any(part["name"] == "retrieval.Retrieval" for part in section["evals"].values())
+  if isinstance(measure, PairMeasure) and asked:
+    final.draw_retrieval(measure, state, folder / "pictures")
+    print(f"picture     {folder / 'pictures' / '4_retrieval.png'}")
 
 
 def _names(assembled: Any) -> list[str]:

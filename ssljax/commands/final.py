@@ -14,15 +14,17 @@ from ssljax import distributed, rng, sharding, tree
 from ssljax.commands import workdir as workdirs
 from ssljax.evaluators.features import Features
 from ssljax.evaluators.knn import nearest_rows
+from ssljax.evaluators.retrieval import ranked
 from ssljax.report import page, pictures
 from ssljax.training import state as states
 from ssljax.training.evaluation import Measure, parameters
+from ssljax.training.pair_evaluation import PairMeasure
 from ssljax.training.run import Run
 from ssljax.training.text_evaluation import TextMeasure
 from ssljax.types import TrainState
 from ssljax.writer import FILE, read_metrics
 
-_SHOWN, _NEAREST = 10, 8  # pictures a sheet; neighbours a query
+_SHOWN, _NEAREST, _RETRIEVED = 10, 8, 5  # pictures a sheet; neighbours a query; pictures a caption
 BASELINES = {"raw": "raw pixels", "untrained": "untrained", "trained": "trained"}
 
 
@@ -30,7 +32,9 @@ def measure_of(run: Run) -> Measure | TextMeasure | None:
   """Returns the evaluators of a run, of pictures or of text; None where its config has none."""
   if run.job.evaluation is None:
     return None
-  return Measure(run) if run.job.data.text is None else TextMeasure(run)
+  if run.job.data.text is not None:
+    return TextMeasure(run)
+  return Measure(run) if run.captioner is None else PairMeasure(run)
 
 
 def finish(
@@ -74,7 +78,7 @@ def write_report(run: Run, folder: pathlib.Path, *, begun: float) -> None:
 def _pictures(run: Run, state: TrainState, measure: Measure | None, folder: pathlib.Path) -> dict[str, float]:
   """Returns flat scores beside their baselines, and draws what the report shows."""
   features = measure.features(state) if measure else None
-  scores = _beside_baselines(run, measure, features) if measure and features else {}
+  scores = _beside_baselines(run, measure, features, state) if measure and features else {}
   draw(run, state, folder / "pictures", measure=measure, features=features)
   return scores
 
@@ -87,10 +91,11 @@ def _text(run: Run, state: TrainState, measure: TextMeasure) -> dict[str, float]
   return untrained | measure(state, when=("always", "once"))
 
 
-def _beside_baselines(run: Run, measure: Measure, features: Features) -> dict[str, float]:
+def _beside_baselines(run: Run, measure: Measure, features: Features, state: TrainState) -> dict[str, float]:
   """Returns flat scores of raw pixels, of the untrained encoder of the same seed, and of the trained one."""
   untrained = states.create(run.init, run.like, run.job.seed)
   rows = {"raw": measure.raw(), "untrained": measure(untrained), "trained": measure.scores(features)}
+  rows["trained"] |= measure.more(state)
   return {f"{row}/{key}": float(value) for row, scores in rows.items() for key, value in scores.items()}
 
 
@@ -105,17 +110,37 @@ def _throughput(folder: pathlib.Path) -> dict[str, float]:
 def show(scores: Mapping[str, float]) -> None:
   """Prints the scores as a table: a row a representation (or model), a column an evaluator's number (or a group)."""
   console = Console(quiet=not distributed.is_main())
-  if any(key.endswith("/bits_per_byte") for key in scores):
+  if _is_text(scores):
     console.print(_bits(scores))
-  elif table := _features(scores):
+  for table in filter(None, (_pairs(scores), _features(scores))) if not _is_text(scores) else ():
     console.print(table)
   if "train/examples_per_second" in scores:
     rate, wait = scores["train/examples_per_second"], 100 * scores["train/data_wait"]
     console.out(f"trained at {rate:.0f} examples/s, {wait:.1f} % of the time waiting for data", highlight=False)
 
 
+def _is_text(scores: Mapping[str, float]) -> bool:
+  return any(key.endswith("/bits_per_byte") for key in scores)
+
+
+def _pairs(scores: Mapping[str, float]) -> Table | None:
+  """Returns the table of retrieval both ways and of zero-shot classification, chance first; None without them."""
+  trained = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith("trained/")}
+  columns = {key: key.replace("_r@", "_chance@") for key in trained if "_r@" in key}
+  columns |= {"zero_shot": "zero_shot_chance"} if "zero_shot" in trained else {}
+  names = {"i2t": "image to text", "t2i": "text to image"}
+  heads = [f"{names[key[:3]]} R{key[5:]}" if "_r@" in key else "zero-shot" for key in columns]
+  table = Table("held out", *heads)
+  table.add_row("chance", *(_number(trained.get(chance)) for chance in columns.values()))
+  for row in ("untrained", "trained"):
+    if any(f"{row}/{key}" in scores for key in columns):
+      table.add_row(BASELINES[row], *(_number(scores.get(f"{row}/{key}")) for key in columns))
+  return table if columns else None
+
+
 def _features(scores: Mapping[str, float]) -> Table | None:
   found = dict.fromkeys(key.split("/")[1] for key in scores if key.split("/")[0] in BASELINES)
+  found = [name for name in found if "@" not in name and not name.startswith("zero_shot")]
   # What extends another's name ("linear_probe_l2") is a detail of it, for the file.
   columns = [column for column in found if not any(column.startswith(f"{other}_") for other in found)]
   table = Table("features", *(column.replace("_", " ") for column in columns))
@@ -157,10 +182,29 @@ def draw(
   for number, (name, images) in enumerate(show_one(params, state.objective_state, host | {"index": index}).items()):
     sheet = pictures.grid(distributed.to_host(run.augment.restore(images)), columns=name.split(" | "))
     _save(sheet, folder, f"2_objective_{number}", caption=name.replace(" | ", ", "))
-  if measure and features:
+  if measure and features and features.num_classes:
     sheet = _neighbours(measure, features)
     caption = "Ten test queries and their nearest training pictures; framed green where the class is the same"
     _save(sheet, folder, "3_neighbours", caption=caption)
+  if isinstance(measure, PairMeasure):
+    draw_retrieval(measure, state, folder)
+
+
+def draw_retrieval(measure: PairMeasure, state: TrainState, folder: pathlib.Path) -> None:
+  """Writes 4_retrieval.png: held-out captions, evenly spread, and the pictures nearest to each."""
+  features = measure.pairs(state)
+  chosen = np.linspace(0, len(features.texts) - 1, min(_SHOWN, len(features.texts))).astype(np.int64)
+  found = ranked(features.texts[chosen], features.images, k=_RETRIEVED)
+  _, images_of = features.relevant()
+  hits = np.array(
+    [[image in images_of[text] for image in row] for text, row in zip(chosen, found.tolist(), strict=True)]
+  )
+  images = measure.test.read(found.ravel()).arrays["image"]
+  sheet = pictures.retrieved(
+    [features.captions[text] for text in chosen], images.reshape(*found.shape, *images.shape[1:]), hits
+  )
+  caption = "Held-out captions and the pictures nearest to each; framed green where the caption is that picture's"
+  _save(sheet, folder, "4_retrieval", caption=caption)
 
 
 def views(run: Run, *, rows: int = _SHOWN) -> Any:

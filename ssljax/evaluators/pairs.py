@@ -12,15 +12,26 @@ class PairFeatures(NamedTuple):
   Attributes:
     images: f32[N,D].
     texts: f32[M,D].
-    owner: int32[M], the image each text belongs to.
+    pairs: int64[P,2], which image goes with which text; each of them may have several.
     labels: int32[N], the images' classes; None where the source has none.
     class_names: the classes in label order; None where they have no names.
+    captions: the M texts in words.
     encode: texts -> their features f32[T,D].
   """
 
   images: np.ndarray
   texts: np.ndarray
-  owner: np.ndarray
+  pairs: np.ndarray
   labels: np.ndarray | None
   class_names: tuple[str, ...] | None
+  captions: tuple[str, ...]
   encode: Callable[[Sequence[str]], np.ndarray]
+
+  def relevant(self) -> tuple[list[set[int]], list[set[int]]]:
+    """Returns the texts of each image and the images of each text."""
+    texts: list[set[int]] = [set() for _ in self.images]
+    images: list[set[int]] = [set() for _ in self.texts]
+    for image, text in self.pairs.tolist():
+      texts[image].add(text)
+      images[text].add(image)
+    return texts, images

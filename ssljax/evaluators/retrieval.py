@@ -67,7 +67,8 @@ def ndcg_at(found: np.ndarray, relevance: Sequence[Mapping[int, float]], *, k: i
 class Retrieval:
   """R@k between images and texts, both ways, as `i2t_r@k` and `t2i_r@k`, with chance beside it.
 
-  An image is found right if any of its texts is among the first k; a text if its image is.
+  An image is found right if any of its texts is among the first k, a text if any of its images is. Images without
+  texts ask for nothing, and are candidates all the same.
 
   Attributes:
     ks: the k's.
@@ -85,12 +86,11 @@ class Retrieval:
 
   def __call__(self, features: PairFeatures) -> dict[str, float]:
     """Returns the shares 0..1 and their chance, for each k."""
-    texts_of: list[set[int]] = [set() for _ in features.images]
-    for text, image in enumerate(features.owner):
-      texts_of[image].add(text)
+    texts_of, images_of = features.relevant()
+    asking = [image for image, texts in enumerate(texts_of) if texts]
     ways = {
-      "i2t": (features.images, features.texts, texts_of),
-      "t2i": (features.texts, features.images, [{int(image)} for image in features.owner]),
+      "i2t": (features.images[asking], features.texts, [texts_of[image] for image in asking]),
+      "t2i": (features.texts, features.images, images_of),
     }
     scores = {}
     for way, (queries, candidates, relevant) in ways.items():

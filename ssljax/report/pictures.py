@@ -62,6 +62,26 @@ def neighbours(query_images: np.ndarray, neighbour_images: np.ndarray, same_clas
   return sheet
 
 
+def retrieved(texts: Sequence[str], images: np.ndarray, hits: np.ndarray) -> Image.Image:
+  """Returns a sheet with a text above each row of the images nearest to it, nearest first; framed as in `neighbours`.
+
+  Args:
+    texts: the queries, Q.
+    images: [Q,K,H,W,3], uint8 or float in [0,1].
+    hits: bool[Q,K], whether the image goes with the text.
+  """
+  rows = [
+    grid(np.stack([_framed(*one) for one in zip(*row, strict=True)])[None]) for row in zip(images, hits, strict=True)
+  ]
+  height = _LINE + rows[0].height + _GAP
+  sheet = Image.new("RGB", (rows[0].width, len(rows) * height - _GAP), "white")
+  draw = ImageDraw.Draw(sheet)
+  for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
+    draw.text((0, number * height + _LINE - 5), _fitted(text, sheet.width), _INK, _font(), anchor="ls")
+    sheet.paste(row, (0, number * height + _LINE))
+  return sheet
+
+
 def save(image: Image.Image, directory: pathlib.Path, name: str, *, caption: str) -> pathlib.Path:
   """Writes `directory`/`name`.png and its caption in captions.json; returns the path of the picture."""
   directory = pathlib.Path(directory)

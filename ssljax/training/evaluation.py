@@ -35,22 +35,26 @@ class Measure:
     section, data = run.job.evaluation, run.job.data
     assert section is not None
     self._section, self._mesh, self._augment = section, run.mesh, run.augment
+    self.evaluators = {
+      name: build.build(part, "evaluators", where=f"evaluation.evals.{name}") for name, part in section.evals.items()
+    }
     self.train, self.test = (
       self._open(section.source or data.source, split, data.image_size) for split in (section.train, section.test)
     )
     devices = sharding.batch_devices(run.mesh)
     if section.batch_size % devices:
       raise UserError(f"evaluation.batch_size: found {section.batch_size}, expected a multiple of {devices} devices")
-    self._evaluators = {
-      name: build.build(part, "evaluators", where=f"evaluation.evals.{name}") for name, part in section.evals.items()
-    }
-
     self._encode = run.encode
     self._pixels = jax.jit(lambda batch: {section.feature: _flat_pixels(run.augment.evaluate(batch)["image"])})
 
   def __call__(self, state: TrainState) -> dict[str, float]:
     """Returns the evaluators' numbers for a state."""
-    return self.scores(self.features(state))
+    return self.scores(self.features(state)) | self.more(state)
+
+  def more(self, state: TrainState) -> dict[str, float]:
+    """Returns the numbers that are not of features alone; here there are none."""
+    del state
+    return {}
 
   def raw(self) -> dict[str, float]:
     """Returns the same for the pixels themselves: the baseline every encoder has to beat."""
@@ -63,7 +67,13 @@ class Measure:
 
   def scores(self, features: Features) -> dict[str, float]:
     """Returns the evaluators' numbers for features."""
-    return {key: value for evaluator in self._evaluators.values() for key, value in evaluator(features).items()}
+    wanted = [evaluator for evaluator in self.evaluators.values() if self._wanted(evaluator)]
+    return {key: value for evaluator in wanted for key, value in evaluator(features).items()}
+
+  def _wanted(self, evaluator: Any) -> bool:
+    """Returns whether an evaluator reads features of labelled pictures."""
+    del evaluator
+    return True
 
   def _extract(self, encode: Callable[[Batch], dict[str, Array]]) -> Features:
     with jax.set_mesh(self._mesh):
@@ -79,7 +89,7 @@ class Measure:
 
   def _open(self, spec: str, split: str, image_size: int) -> Source:
     source = open_source(spec, split=split, image_size=image_size)
-    if "label" not in source.keys:
+    if "label" not in source.keys and any(map(self._wanted, self.evaluators.values())):
       raise UserError(f"evaluation.source: {spec} has no labels, expected a source with labels or evaluation=None")
     return source
 

@@ -9,8 +9,9 @@ from ssljax.evaluators.retrieval import Retrieval, chance_at, ndcg_at, ranked, r
 
 
 def features(images, texts, owner, **more):
-  given = {"labels": None, "class_names": None, "encode": lambda texts: np.zeros((len(texts), 2))} | more
-  return PairFeatures(np.asarray(images, np.float32), np.asarray(texts, np.float32), np.asarray(owner), **given)
+  given = {"labels": None, "class_names": None, "captions": (), "encode": lambda texts: np.zeros((len(texts), 2))}
+  pairs = np.stack([np.asarray(owner), np.arange(len(texts))], axis=1)
+  return PairFeatures(np.asarray(images, np.float32), np.asarray(texts, np.float32), pairs, **given | more)
 
 
 def test_any_text_of_an_image_counts_and_a_text_has_one_image():
@@ -31,10 +32,21 @@ def test_recall_equals_counting_by_hand(images, texts, k, seed):
   x, y, owner = rng.normal(size=(images, 3)), rng.normal(size=(texts, 3)), rng.integers(0, images, texts)
   found = Retrieval(ks=(k,))(features(x, y, owner))
   products = x.astype(np.float32).astype(np.float64) @ y.astype(np.float32).astype(np.float64).T
-  hits = [np.isin(np.argsort(-row)[:k], np.flatnonzero(owner == i)).any() for i, row in enumerate(products)]
+  asking = [i for i in range(images) if i in owner]
+  hits = [np.isin(np.argsort(-products[i])[:k], np.flatnonzero(owner == i)).any() for i in asking]
   assert found[f"i2t_r@{k}"] == pytest.approx(np.mean(hits))
   hits = [owner[text] in np.argsort(-products[:, text])[:k] for text in range(texts)]
   assert found[f"t2i_r@{k}"] == pytest.approx(np.mean(hits))
+
+
+def test_a_text_of_several_images_finds_any_of_them():
+  given = features(np.eye(3), np.eye(3)[[1, 2]], [1, 2])
+  both = given._replace(pairs=np.array([[0, 0], [1, 0], [2, 1]]))
+  found = Retrieval(ks=(1,))(both)
+  assert (found["t2i_r@1"], found["t2i_chance@1"]) == (1.0, pytest.approx((2 / 3 + 1 / 3) / 2))
+  assert found["i2t_r@1"] == 1.0  # image 0 is as far from both texts; the first, its own, comes first
+  alone = Retrieval(ks=(1,))(given)  # image 0 has no text
+  assert (alone["i2t_r@1"], alone["t2i_r@1"]) == (1.0, 1.0)
 
 
 def test_chance_is_what_random_orders_give():

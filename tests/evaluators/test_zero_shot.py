@@ -20,7 +20,7 @@ def encode(texts):
 
 
 def features(images, labels, names=tuple(DIRECTIONS)):
-  return PairFeatures(np.asarray(images), np.zeros((0, 3)), np.zeros(0, int), labels, names, encode)
+  return PairFeatures(np.asarray(images), np.zeros((0, 3)), np.zeros((0, 2), int), labels, names, (), encode)
 
 
 def test_prompts_are_averaged_at_length_one():

@@ -1,8 +1,9 @@
-"""Pictures in ArrayRecord shards, as `ssljax data prepare` writes them: the form for large sets and network disks.
+"""Pictures or pairs in ArrayRecord shards, as `ssljax data prepare` writes them: for large sets and network disks.
 
 A record is: 4 bytes "SSJ1", the label as a little-endian int32 (-1 without labels), the length of the name in bytes as
-a uint16, the name in UTF-8, and the encoded picture up to the end. Beside the shards lies manifest.json: counts, sizes
-in bytes, SHA-256 of each shard, class names, licence, splits.
+a uint16, the name in UTF-8, and the encoded picture up to the end. In a set of pairs it begins with "SSJ2", and the
+length of the captions in bytes as a uint32 and the captions as a JSON list stand between the name and the picture.
+Beside the shards lies manifest.json: counts, sizes in bytes, SHA-256 of each shard, class names, licence, splits.
 """
 
 import functools
@@ -16,37 +17,58 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssljax.data import pair_line
 from ssljax.data.decode import CorruptRecord
 from ssljax.data.source import Item, Source, read_each
 from ssljax.errors import UserError
 
 MANIFEST = "manifest.json"
-FORMAT = "ssljax-arrayrecord-1"
+PICTURES, PAIRS = "ssljax-arrayrecord-1", "ssljax-arrayrecord-2"
 _HEADER = struct.Struct("<4siH")
-_MAGIC = b"SSJ1"
+_LENGTH = struct.Struct("<I")
+_MAGIC, _MAGIC_PAIR = b"SSJ1", b"SSJ2"
 
 
 class Record(NamedTuple):
-  """A record: the encoded picture, its label (-1 without labels) and its name."""
+  """A record: the encoded picture, its label (-1 without labels), its name and, in a set of pairs, its captions."""
 
   picture: bytes
   label: int
   name: str
+  captions: tuple[str, ...] | None = None
 
 
 def pack(record: Record) -> bytes:
   """Returns a record as bytes."""
   name = record.name.encode("utf-8", "surrogateescape")[-65535:]
-  return _HEADER.pack(_MAGIC, record.label, len(name)) + name + record.picture
+  if record.captions is None:
+    return _HEADER.pack(_MAGIC, record.label, len(name)) + name + record.picture
+  captions = json.dumps(record.captions).encode()
+  return (
+    _HEADER.pack(_MAGIC_PAIR, record.label, len(name)) + name + _LENGTH.pack(len(captions)) + captions + record.picture
+  )
 
 
 def unpack(data: bytes) -> Record:
   """Returns the record in `data`; raises CorruptRecord when it is none."""
-  if len(data) < _HEADER.size or data[:4] != _MAGIC:
+  if len(data) < _HEADER.size or data[:4] not in (_MAGIC, _MAGIC_PAIR):
     raise CorruptRecord("not a record of this format")
-  _, label, length = _HEADER.unpack_from(data)
+  magic, label, length = _HEADER.unpack_from(data)
   start = _HEADER.size + length
-  return Record(data[start:], label, data[_HEADER.size : start].decode("utf-8", "replace"))
+  name = data[_HEADER.size : start].decode("utf-8", "replace")
+  if magic == _MAGIC:
+    return Record(data[start:], label, name)
+  if len(data) < start + _LENGTH.size:
+    raise CorruptRecord("a record that is cut short")
+  stop = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]
+  return Record(data[stop:], label, name, _captions(data[start + _LENGTH.size : stop]))
+
+
+def _captions(data: bytes) -> tuple[str, ...]:
+  try:
+    return pair_line.captions_of({"captions": json.loads(data)})
+  except (ValueError, RecursionError):
+    raise CorruptRecord("captions that are no list of texts") from None
 
 
 def open_all(where: str, *, image_size: int) -> "ArrayRecordSource":
@@ -77,8 +99,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
   except (OSError, ValueError) as error:
     raise UserError(f"data source: {file} cannot be read: {str(error).splitlines()[0]}") from None
   found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-  if found != FORMAT:
-    raise UserError(f"data source: {file}: format is {found!r}, expected {FORMAT!r}")
+  if found not in (PICTURES, PAIRS):
+    raise UserError(f"data source: {file}: format is {found!r}, expected {PICTURES!r} or {PAIRS!r}")
   return manifest
 
 
@@ -103,6 +125,7 @@ class ArrayRecordSource(Source):
   def __init__(self, folder: Path, files: set[str], *, image_size: int):
     manifest = read_manifest(folder)
     self.image_size, self.licence = image_size, manifest.get("licence", "unknown")
+    self.has_captions = manifest["format"] == PAIRS
     self.shards, self.own_splits, self.size = [], {}, 0
     for split, shards in manifest["splits"].items():
       start = self.size
@@ -132,10 +155,17 @@ class ArrayRecordSource(Source):
 
   def fetch(self, rows: np.ndarray) -> tuple[Sequence[Item], np.ndarray | None]:
     """Returns the encoded pictures and the labels."""
-    records = [self._record(data) for data in read_each(self._reader.__getitems__, rows.tolist())]
+    records = self._records(rows)
     items = [record.picture if isinstance(record, Record) else record for record in records]
     labels = [record.label if isinstance(record, Record) else 0 for record in records]
     return items, None if self.num_classes is None else np.array(labels, np.int32)
+
+  def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
+    """Returns the captions in the records."""
+    return [(isinstance(record, Record) and record.captions) or () for record in self._records(rows)]
+
+  def _records(self, rows: np.ndarray) -> list[Record | CorruptRecord]:
+    return [self._record(data) for data in read_each(self._reader.__getitems__, np.asarray(rows).tolist())]
 
   def _record(self, data: bytes | CorruptRecord) -> Record | CorruptRecord:
     try:
@@ -145,7 +175,7 @@ class ArrayRecordSource(Source):
 
   def name(self, row: int) -> str:
     """Returns the name in the record, or SHARDS[row] where it cannot be read."""
-    record = self._record(read_each(self._reader.__getitems__, [row])[0])
+    record = self._records(np.array([row]))[0]
     return record.name if isinstance(record, Record) else f"{self.shards[0].parent}[{row}]"
 
   def group(self, row: int) -> str:

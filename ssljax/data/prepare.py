@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssljax.data import split as splits
-from ssljax.data.arrayrecord import FORMAT, MANIFEST, Record, pack
+from ssljax.data.arrayrecord import MANIFEST, PAIRS, PICTURES, Record, pack
 from ssljax.data.decode import CorruptRecord, decode, encode_png
 from ssljax.data.source import Source, open_all
 from ssljax.errors import UserError
@@ -33,12 +33,13 @@ class Progress(NamedTuple):
 def prepare(source: str, out: str | Path, *, shards: int = 8, licence: str | None = None) -> Iterator[Progress]:
   """Writes every record of `source` to the new folder `out`, and yields the progress; it must be run to its end.
 
-  Encoded pictures keep their bytes, arrays become PNG. Each picture is decoded once; one that cannot be is left out
-  and named in the manifest. The source's own splits are kept; a source without gets train and test by hash. All is
-  written beside `out` and renamed at the end, so `out` is whole or not there.
+  Encoded pictures keep their bytes, arrays become PNG, captions lie beside their picture. Each picture is decoded once;
+  one that cannot be, or that has no caption where the source has captions, is left out and named in the manifest. The
+  source's own splits are kept; a source without gets train and test by hash. All is written beside `out` and renamed at
+  the end, so `out` is whole or not there.
 
   Args:
-    source: the source, as in a config: "folder:DIR", "npz:FILE", ...
+    source: the source, as in a config: "folder:DIR", "npz:FILE", "pairs:FILE.jsonl", "webdataset:GLOB", ...
     out: the folder to make.
     shards: files a split; the records are spread over them in their order.
     licence: what to write in the manifest; by default what the source tells.
@@ -67,7 +68,8 @@ def _prepare(source: Source, out: Path, *, shards: int, licence: str, origin: st
     for name in names:
       rows = splits.named(name, own=source.own_splits, size=len(source), group=source.group)
       yield from writing.split(name, rows, shards)
-    manifest = {"format": FORMAT, "source": origin, "licence": licence, **writing.manifest()}
+    form = PAIRS if source.has_captions else PICTURES
+    manifest = {"format": form, "source": origin, "licence": licence, **writing.manifest()}
     (aside / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     os.chmod(aside, 0o755)
     os.rename(aside, out)
@@ -86,6 +88,7 @@ class _Writing:
     self.skipped: list[str] = []
     self.smallest: list[int] = []
     self.largest: list[int] = []
+    self.captions = 0
     self.done = self.written = 0
 
   def split(self, name: str, rows: splits.Rows, shards: int) -> Iterator[Progress]:
@@ -114,6 +117,7 @@ class _Writing:
 
   def _records(self, rows: np.ndarray) -> Iterator[Record]:
     items, labels = self.source.fetch(rows)
+    captions = self.source.captions(rows) if self.source.has_captions else [None] * len(rows)
     for i, (row, item) in enumerate(zip(rows.tolist(), items, strict=True)):
       self.done += 1
       try:
@@ -121,6 +125,8 @@ class _Writing:
           raise item
         data = encode_png(item) if isinstance(item, np.ndarray) else item
         picture = decode(data, size=_CHECK_SIZE)
+        if captions[i] == ():
+          raise CorruptRecord("no caption")
       except CorruptRecord as error:
         self.skipped.append(f"{self.source.name(row)}: {error}")
         continue
@@ -128,13 +134,15 @@ class _Writing:
       self.smallest = [*map(min, self.smallest or size, size)]
       self.largest = [*map(max, self.largest or size, size)]
       self.written += 1
-      yield Record(data, -1 if labels is None else int(labels[i]), self.source.group(row))
+      self.captions += len(captions[i] or ())
+      yield Record(data, -1 if labels is None else int(labels[i]), self.source.group(row), captions[i])
 
   def manifest(self) -> dict[str, Any]:
     if not self.written:
-      raise UserError(f"data prepare: none of the {self.done} records can be decoded, first {self.skipped[0]}")
+      raise UserError(f"data prepare: none of the {self.done} records can be used, first {self.skipped[0]}")
     return {
       "records": self.written,
+      **({"captions": self.captions} if self.source.has_captions else {}),
       "num_classes": self.source.num_classes,
       "class_names": self.source.class_names,
       "image_size": {"min": self.smallest, "max": self.largest},

@@ -11,8 +11,8 @@ from ssljax.data import split as splits
 from ssljax.data.decode import CorruptRecord, Picture, canvas, decode
 from ssljax.errors import UserError, nearest
 
-KINDS = ("arrayrecord", "embedded", "folder", "npz", "pairs", "tfds")
-CAPTIONED = ("pairs:FILE.jsonl", "arrayrecord:DIR of such", "embedded:emoji_pairs")
+KINDS = ("arrayrecord", "embedded", "folder", "npz", "pairs", "tfds", "webdataset")
+CAPTIONED = ("pairs:FILE.jsonl", "webdataset:GLOB", "arrayrecord:DIR of such", "embedded:emoji_pairs")
 
 Item = bytes | np.ndarray | CorruptRecord
 
@@ -150,7 +150,8 @@ def open_source(spec: str, *, split: str = "train", image_size: int) -> Source:
   """Returns the records of one split of a source.
 
   Args:
-    spec: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "pairs:FILE.jsonl" or "tfds:NAME".
+    spec: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "pairs:FILE.jsonl", "webdataset:GLOB" or
+      "tfds:NAME".
     split: "train", "test", "all" or a split of the source's own, with an optional slice: "train[:90%]"; see `split`.
     image_size: the side of the canvas in pixels.
 
@@ -181,6 +182,7 @@ _EXAMPLES = {
   "npz": "FILE.npz",
   "pairs": "FILE.jsonl",
   "tfds": "mnist",
+  "webdataset": "'DIR/*.tar'",
 }
 
 

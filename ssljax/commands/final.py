@@ -128,7 +128,7 @@ def _pairs(scores: Mapping[str, float]) -> Table | None:
   trained = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith("trained/")}
   columns = {key: key.replace("_r@", "_chance@") for key in trained if "_r@" in key}
   columns |= {"zero_shot": "zero_shot_chance"} if "zero_shot" in trained else {}
-  names = {"i2t": "image to text", "t2i": "text to image"}
+  names = {"i2t": "i → t", "t2i": "t → i"}
   heads = [f"{names[key[:3]]} R{key[5:]}" if "_r@" in key else "zero-shot" for key in columns]
   table = Table("held out", *heads)
   table.add_row("chance", *(_number(trained.get(chance)) for chance in columns.values()))
@@ -192,7 +192,7 @@ def draw(
 
 def draw_retrieval(measure: PairMeasure, state: TrainState, folder: pathlib.Path) -> None:
   """Writes 4_retrieval.png: held-out captions, evenly spread, and the pictures nearest to each."""
-  features = measure.pairs(state)
+  features = measure.pairs(state).first()
   chosen = np.linspace(0, len(features.texts) - 1, min(_SHOWN, len(features.texts))).astype(np.int64)
   found = ranked(features.texts[chosen], features.images, k=_RETRIEVED)
   _, images_of = features.relevant()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax.data import split as splits
 from ssljax.data.folder import FileSource
 
 
@@ -23,6 +24,7 @@ class EmojiSource(FileSource):
     self.paths = [files[_plain(entry["unified"])] for entry in meta]
     self.labels = np.array([self.class_names.index(entry["category"]) for entry in meta], np.int32)
     self.families = [family(entry["unified"], entry["name"] or "") for entry in meta]
+    self.places = [f"{entry['subcategory'].replace('-', ' ')}, {entry['category']}".lower() for entry in meta]
     self.names = [spoken(entry["name"] or "", entry["short_names"]) for entry in meta]
 
   def group(self, row: int) -> str:
@@ -31,13 +33,25 @@ class EmojiSource(FileSource):
 
 
 class EmojiPairSource(EmojiSource):
-  """The same drawings with their names as captions: Unicode's and the short ones that people type."""
+  """The same drawings with captions: their names in Unicode, the short ones that people type, and where they stand.
+
+  The last caption of each is its name with its subgroup and group in Unicode's chart ("cherries, food fruit, food &
+  drink"). A fifth of the concepts is held out, twice the usual share: retrieval among few is too easy.
+  """
 
   has_captions = True
 
+  def __init__(self, folders: dict[str, Path], *, image_size: int):
+    super().__init__(folders, image_size=image_size)
+    held_out = np.array([splits.in_test(concept, share=_HELD_OUT) for concept in self.families])
+    self.own_splits = {"train": np.flatnonzero(~held_out), "test": np.flatnonzero(held_out)}
+
   def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
-    """Returns the names, Unicode's first."""
-    return [self.names[row] for row in rows.tolist()]
+    """Returns the names, Unicode's first, and the one with the groups."""
+    return [(*self.names[row], f"{self.names[row][0]}, {self.places[row]}") for row in rows.tolist()]
+
+
+_HELD_OUT = 0.2
 
 
 _PERSON = frozenset(

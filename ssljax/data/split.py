@@ -55,10 +55,10 @@ def take(rows: Rows, index: np.ndarray) -> np.ndarray:
   return rows[index]
 
 
-def in_test(group: str) -> bool:
-  """Returns whether a group of records belongs to test: the 64-bit BLAKE2b hash of its name is in the lowest 10 %."""
+def in_test(group: str, *, share: float = TEST_SHARE) -> bool:
+  """Returns whether a group of records belongs to test: the 64-bit BLAKE2b hash of its name is in the lowest share."""
   digest = hashlib.blake2b(group.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-  return int.from_bytes(digest, "big") < TEST_SHARE * 2**64
+  return int.from_bytes(digest, "big") < share * 2**64
 
 
 def select(text: str, *, own: Mapping[str, Rows], size: int, group: Callable[[int], str]) -> Rows:

@@ -12,7 +12,7 @@ class PairFeatures(NamedTuple):
   Attributes:
     images: f32[N,D].
     texts: f32[M,D].
-    pairs: int64[P,2], which image goes with which text; each of them may have several.
+    pairs: int64[P,2], which image goes with which text, image by image, an image's texts in their order.
     labels: int32[N], the images' classes; None where the source has none.
     class_names: the classes in label order; None where they have no names.
     captions: the M texts in words.
@@ -26,6 +26,16 @@ class PairFeatures(NamedTuple):
   class_names: tuple[str, ...] | None
   captions: tuple[str, ...]
   encode: Callable[[Sequence[str]], np.ndarray]
+
+  def first(self) -> "PairFeatures":
+    """Returns the same with the first text of each image alone."""
+    pairs = self.pairs[np.unique(self.pairs[:, 0], return_index=True)[1]]
+    kept, numbers = np.unique(pairs[:, 1], return_inverse=True)
+    return self._replace(
+      texts=self.texts[kept],
+      pairs=np.stack([pairs[:, 0], numbers], axis=1),
+      captions=tuple(self.captions[text] for text in kept),
+    )
 
   def relevant(self) -> tuple[list[set[int]], list[set[int]]]:
     """Returns the texts of each image and the images of each text."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -72,12 +72,14 @@ class Retrieval:
 
   Attributes:
     ks: the k's.
+    captions: all captions of the images, or the first of each alone.
 
   Source: Karpathy, Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions", 2014, arXiv
     1412.2306 (the measure).
   """
 
   ks: tuple[int, ...] = (1, 5, 10)
+  captions: Literal["all", "first"] = "all"
   reads: ClassVar[str] = "pairs"
 
   def __post_init__(self):
@@ -86,6 +88,7 @@ class Retrieval:
 
   def __call__(self, features: PairFeatures) -> dict[str, float]:
     """Returns the shares 0..1 and their chance, for each k."""
+    features = features if self.captions == "all" else features.first()
     texts_of, images_of = features.relevant()
     asking = [image for image, texts in enumerate(texts_of) if texts]
     ways = {

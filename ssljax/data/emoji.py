@@ -24,7 +24,7 @@ class EmojiSource(FileSource):
     self.paths = [files[_plain(entry["unified"])] for entry in meta]
     self.labels = np.array([self.class_names.index(entry["category"]) for entry in meta], np.int32)
     self.families = [family(entry["unified"], entry["name"] or "") for entry in meta]
-    self.places = [f"{entry['subcategory'].replace('-', ' ')}, {entry['category']}".lower() for entry in meta]
+    self.places = [f"{entry['category']}, {entry['subcategory'].replace('-', ' ')}".lower() for entry in meta]
     self.names = [spoken(entry["name"] or "", entry["short_names"]) for entry in meta]
 
   def group(self, row: int) -> str:
@@ -35,8 +35,8 @@ class EmojiSource(FileSource):
 class EmojiPairSource(EmojiSource):
   """The same drawings with captions: their names in Unicode, the short ones that people type, and where they stand.
 
-  The last caption of each is its name with its subgroup and group in Unicode's chart ("cherries, food fruit, food &
-  drink"). A fifth of the concepts is held out, twice the usual share: retrieval among few is too easy.
+  The last caption of each is its group and subgroup in Unicode's chart with its name ("food & drink, food fruit,
+  cherries"). A fifth of the concepts is held out, twice the usual share: retrieval among few is too easy.
   """
 
   has_captions = True
@@ -48,7 +48,7 @@ class EmojiPairSource(EmojiSource):
 
   def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
     """Returns the names, Unicode's first, and the one with the groups."""
-    return [(*self.names[row], f"{self.names[row][0]}, {self.places[row]}") for row in rows.tolist()]
+    return [(*self.names[row], f"{self.places[row]}, {self.names[row][0]}") for row in rows.tolist()]
 
 
 _HELD_OUT = 0.2

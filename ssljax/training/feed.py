@@ -42,7 +42,7 @@ def open_feed(job: Job, mesh: jax.sharding.Mesh | None = None) -> Feed:
     raise UserError("augment: found a section, expected none for text (data.text)")
   host, num_hosts = (0, 1) if mesh is None else sharding.reader(mesh)
   hosts = {"host": host, "num_hosts": num_hosts}
-  captioner = None if job.data.captions is None else Captioner(job.data.captions)
+  captioner = _captioner(job)
   parts = [_open(job, data, hosts, captioner) for data in task_data(job)]
   sources, streams = zip(*parts, strict=True)
   stream = streams[0]
@@ -58,6 +58,16 @@ def open_feed(job: Job, mesh: jax.sharding.Mesh | None = None) -> Feed:
       **hosts,
     )
   return Feed(sources, stream, stream.epoch_size, captioner)
+
+
+def _captioner(job: Job) -> Captioner | None:
+  """Returns what makes rows of captions; a vocabulary that is learnt is learnt from the first task's."""
+  if job.data.captions is None:
+    return None
+  data = task_data(job)[0]
+  learns = job.data.captions.tokenizer.startswith("train:") and data.source is not None
+  source = open_source(data.source, split=data.split, image_size=data.image_size) if learns else None
+  return Captioner(job.data.captions, learn_from=source)
 
 
 def task_data(job: Job) -> list[Data]:

@@ -11,6 +11,8 @@ Hardware:  2 CPU cores.
 import ml_collections
 
 STEPS = 1500
+GROUPS = ("activities", "animals & nature", "flags", "food & drink", "objects", "people & body", "smileys & emotion")
+GROUPS += ("symbols", "travel & places")  # as captions have them
 
 
 def get_config():
@@ -60,7 +62,7 @@ def get_config():
     every=500,
     evals=dict(
       retrieval=dict(name="retrieval.Retrieval", captions="first"),
-      zero_shot=dict(name="zero_shot.ZeroShot", prompts=("{}",)),
+      zero_shot=dict(name="zero_shot.ZeroShot", prompts=("{}",), names=GROUPS),
       knn=dict(name="knn.KNN", k=20),
       linear_probe=dict(name="linear_probe.LinearProbe"),
     ),

@@ -35,8 +35,8 @@ class EmojiSource(FileSource):
 class EmojiPairSource(EmojiSource):
   """The same drawings with captions: their names in Unicode, the short ones that people type, and where they stand.
 
-  The last caption of each is its group and subgroup in Unicode's chart with its name ("food & drink, food fruit,
-  cherries"). A fifth of the concepts is held out, twice the usual share: retrieval among few is too easy.
+  The last two captions are its group and subgroup in Unicode's chart with its name ("food & drink, food fruit,
+  cherries") and its group alone, which many share. A fifth of the concepts is held out, twice the usual share: retrieval among few is too easy.
   """
 
   has_captions = True
@@ -47,8 +47,9 @@ class EmojiPairSource(EmojiSource):
     self.own_splits = {"train": np.flatnonzero(~held_out), "test": np.flatnonzero(held_out)}
 
   def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
-    """Returns the names, Unicode's first, and the one with the groups."""
-    return [(*self.names[row], f"{self.places[row]}, {self.names[row][0]}") for row in rows.tolist()]
+    """Returns the names, Unicode's first, the one with the groups, and the group."""
+    group = lambda row: self.class_names[self.labels[row]].lower()
+    return [(*self.names[row], f"{self.places[row]}, {self.names[row][0]}", group(row)) for row in rows.tolist()]
 
 
 _HELD_OUT = 0.2

@@ -36,7 +36,8 @@ class EmojiPairSource(EmojiSource):
   """The same drawings with captions: their names in Unicode, the short ones that people type, and where they stand.
 
   The last two captions are its group and subgroup in Unicode's chart with its name ("food & drink, food fruit,
-  cherries") and its group alone, which many share. A fifth of the concepts is held out, twice the usual share: retrieval among few is too easy.
+  cherries") and its group alone, which many share. A fifth of the concepts is held out, twice the usual share:
+  retrieval among few is too easy.
   """
 
   has_captions = True

@@ -83,9 +83,15 @@ def test_emoji_pairs_are_the_emoji_with_their_names():
   captions = pairs.captions(rows)
   assert all(captions) and not any(emoji.captions(rows))
   found = {text: row for row, texts in enumerate(captions) for text in texts}
-  assert captions[found["shushing face"]] == ("face with finger covering closed lips", "shushing face")
-  assert captions[found["brazil flag"]] == ("brazil flag",)
+  first = "face with finger covering closed lips"
+  place = f"smileys & emotion, face hand, {first}"
+  assert captions[found["shushing face"]] == (first, "shushing face", place, "smileys & emotion")
+  assert captions[found["brazil flag"]] == ("brazil flag", "flags, country flag, brazil flag", "flags")
   assert pairs.name(found["rocket"]).endswith("1f680.png")
+  train, test = (open_source("embedded:emoji_pairs", split=split, image_size=16) for split in ("train", "test"))
+  concepts = [{source.group(row) for row in range(len(source))} for source in (train, test)]
+  assert not concepts[0] & concepts[1] and 0.15 < len(test) / len(pairs) < 0.25
+  assert len(train) + len(test) == len(pairs)
   np.testing.assert_array_equal(pairs.read(rows[:40]).arrays["image"], emoji.read(rows[:40]).arrays["image"])
 
 

@@ -39,26 +39,27 @@ def _run(
   with jax.set_mesh(assembled.mesh):
     found = {}
     for name, part in zip(_names(assembled), assembled.tasks(), strict=True):
-      scores = _merged(part, state, earlier) if earlier else _scores(final.measure_of(part), state)
+      measure = final.measure_of(part)
+      scores = _merged(part, state, earlier) if earlier else _scores(measure, state)
       found |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
       if name and distributed.is_main():
         print(f"on {name}:")
       final.show(scores)
-      _draw(part, folder, state, section)
+      _draw(measure, folder, state)
   workdirs.write_json(folder / "eval" / (f"{step}_merged.json" if other else f"{step}.json"), found)
   return 0
 
 
-def _draw(part: Any, folder: pathlib.Path, state: Any, section: Mapping[str, Any]) -> None:
+def _draw(measure: Any, folder: pathlib.Path, state: Any) -> None:
   """Writes the picture of what is retrieved, where that is measured."""
   from ssljax.commands import final
+  from ssljax.evaluators.retrieval import Retrieval
   from ssljax.training.pair_evaluation import PairMeasure
 
-  measure = final.measure_of(part)
-  asked = any(part["name"] == "retrieval.Retrieval" for part in section["evals"].values())
-  if isinstance(measure, PairMeasure) and asked:
+  if isinstance(measure, PairMeasure) and any(isinstance(one, Retrieval) for one in measure.evaluators.values()):
     final.draw_retrieval(measure, state, folder / "pictures")
-    print(f"picture     {folder / 'pictures' / '4_retrieval.png'}")
+    if distributed.is_main():
+      print(f"picture     {folder / 'pictures' / '4_retrieval.png'}")
 
 
 def _names(assembled: Any) -> list[str]:

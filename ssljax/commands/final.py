@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ssljax import distributed, rng, sharding, tree
 from ssljax.commands import workdir as workdirs
+from ssljax.data.duplicates import duplicates
 from ssljax.evaluators.features import Features
 from ssljax.evaluators.knn import nearest_rows
 from ssljax.evaluators.retrieval import ranked
@@ -24,6 +25,7 @@ from ssljax.training.text_evaluation import TextMeasure
 from ssljax.types import TrainState
 from ssljax.writer import FILE, read_metrics
 
+_LOOKED_AT = 100_000  # pictures of a training set that are compared with the held-out ones at the end
 _SHOWN, _NEAREST, _RETRIEVED = 10, 8, 5  # pictures a sheet; neighbours a query; pictures a caption
 BASELINES = {"raw": "raw pixels", "untrained": "untrained", "trained": "trained"}
 
@@ -78,6 +80,8 @@ def write_report(run: Run, folder: pathlib.Path, *, begun: float) -> None:
 def _pictures(run: Run, state: TrainState, measure: Measure | None, folder: pathlib.Path) -> dict[str, float]:
   """Returns flat scores beside their baselines, and draws what the report shows."""
   features = measure.features(state) if measure else None
+  if isinstance(measure, PairMeasure) and distributed.is_main():
+    _warn_of_duplicates(run, measure)
   scores = _beside_baselines(run, measure, features, state) if measure and features else {}
   draw(run, state, folder / "pictures", measure=measure, features=features)
   return scores
@@ -188,6 +192,18 @@ def draw(
     _save(sheet, folder, "3_neighbours", caption=caption)
   if isinstance(measure, PairMeasure):
     draw_retrieval(measure, state, folder)
+
+
+def _warn_of_duplicates(run: Run, measure: PairMeasure) -> None:
+  """Prints how many held-out pictures were trained on; a set too large to be read again is not looked at."""
+  if len(run.source) > _LOOKED_AT:
+    return
+  if found := duplicates(run.source, measure.test):
+    first = found[0]
+    print(
+      f"warning: {len(found)} of {len(measure.test)} held-out pictures are in the training set too, such as "
+      f"{first.test_name} (it is {first.train_name})"
+    )
 
 
 def draw_retrieval(measure: PairMeasure, state: TrainState, folder: pathlib.Path) -> None:

@@ -39,6 +39,8 @@ EXTRAS = {
   ],
   # Text: tokenizers, and .zst files.
   "text": ["sentencepiece>=0.2.1", "tokenizers>=0.21", "zstandard>=0.23"],
+  # CLIP's vocabulary, and what its tokenizer mends texts with; openai-clip brings no torch.
+  "clip": ["openai-clip==1.0.1", "ftfy>=6.1", "tokenizers>=0.21"],
   "tpu": ["jax[tpu]"],
   "cuda": ["jax[cuda12]"],
   # jax finds the other pods of a Kubernetes job by it; TPU slices of GKE do without.
@@ -52,6 +54,7 @@ EXTRAS["dev"] = [
   *EXTRAS["tfds"],
   *EXTRAS["data"],
   *EXTRAS["text"],
+  *EXTRAS["clip"],
   *EXTRAS["torch"],
   *EXTRAS["tpu"],  # plans are tested against the TPU compiler
   "pytest>=8.4",

@@ -106,7 +106,7 @@ class PairSource(Source):
     except CorruptRecord as error:
       return error
     except OSError as error:
-      return CorruptRecord(f"{pair.path}: {error.strerror or type(error).__name__}")
+      return CorruptRecord(f"image: {str(pair.path)[:100]!r}: {error.strerror or type(error).__name__}")
 
 
 def read_below(root: str, path: str) -> bytes:
@@ -120,10 +120,14 @@ def read_below(root: str, path: str) -> bytes:
   if os.path.commonpath([root, real]) != root:
     raise CorruptRecord(f"image: {path[:100]!r} leads out of the file's folder")
   # Without O_NONBLOCK to open a pipe waits until somebody writes to it.
-  with open(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-      raise CorruptRecord(f"{path[:100]}: no file")
-    return file.read(MAX_BYTES + 1)
+  descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  try:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+      raise CorruptRecord(f"image: {path[:100]!r} is no file")
+    with open(descriptor, "rb", closefd=False) as file:
+      return file.read(MAX_BYTES + 1)
+  finally:
+    os.close(descriptor)
 
 
 def _open(file: Path) -> BinaryIO:

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from pairs_file import inline, write_pairs
 
 from ssljax.data import prepare as module
 from ssljax.data.arrayrecord import Record, pack, unpack
@@ -192,8 +193,46 @@ def test_a_flipped_byte_costs_one_record(prepared):
   assert list(again.read(np.arange(len(again))).errors) == [2]
 
 
+def test_pairs_keep_their_captions(tmp_path):
+  lines = [inline(n, captions=[f"number {n}", f"ü {n}"][: 1 + n % 2], label="ab"[n % 2]) for n in range(40)]
+  lines[7] |= {"captions": []}
+  spec = write_pairs(tmp_path, ["torn", *lines])
+  *_, last = prepare(spec, tmp_path / "out", shards=2)
+  assert last.skipped and sorted(line.partition(": ")[2] for line in last.skipped) == [
+    "no JSON (Expecting value: line 1 column 1 (char 0))",
+    "no caption",
+  ]
+  manifest = read_manifest(tmp_path / "out")
+  assert (manifest["format"], manifest["records"], manifest["captions"]) == ("ssljax-arrayrecord-2", 39, 58)
+  told = {n: tuple(line["captions"]) for n, line in enumerate(lines)}
+  sizes = []
+  for split in ("train", "test"):
+    shards = open_source(f"arrayrecord:{tmp_path}/out", split=split, image_size=8)
+    rows = np.arange(len(shards))[::-1]
+    arrays = shards.read(rows).arrays
+    values = arrays["image"][:, 0, 0, 0].tolist()
+    assert shards.has_captions and shards.class_names == ("a", "b")
+    assert shards.captions(rows) == [told[value] for value in values]
+    assert arrays["label"].tolist() == [value % 2 for value in values]
+    sizes.append(len(shards))
+  assert sum(sizes) == 39 and min(sizes) > 0
+
+
+def test_damaged_captions_are_corrupt():
+  good = pack(Record(b"picture", 3, "a", ("x", "y")))
+  for data in (good[:12], good.replace(b'["x"', b'{"x"'), good.replace(b'"x"', b"123"), good[:11] + b"\xff" * 4):
+    with pytest.raises(CorruptRecord):
+      unpack(data)
+
+
 @pytest.mark.parametrize(
-  "record", [Record(b"picture", 3, "a/ü.jpg"), Record(b"", -1, ""), Record(b"x", 2**31 - 1, "n" * 300)]
+  "record",
+  [
+    Record(b"picture", 3, "a/ü.jpg"),
+    Record(b"", -1, ""),
+    Record(b"x", 2**31 - 1, "n" * 300),
+    Record(b"p", 0, "", ("é", "b")),
+  ],
 )
 def test_records_survive_packing(record):
   assert unpack(pack(record)) == record

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from pairs_file import inline, write_pairs
 
+from ssljax.data.captions import Captioner, Captions
 from ssljax.data.corpus import Text, open_corpus
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import open_source
@@ -20,6 +22,16 @@ def test_pictures(tmp_path):
   source = open_source(f"npz:{tmp_path}/a.npz", split="all", image_size=16)
   real = Stream(source, seed=0, batch_size=6).batch(0)
   assert leaves(stand_in(batch_size=6, image_size=16, text=None, num_tasks=0).batch(3)) == leaves(real)
+
+
+def test_pairs(tmp_path):
+  spec = write_pairs(tmp_path, [inline(n) for n in range(9)])
+  captions = Captions(tokenizer="bytes", length=11)
+  source = open_source(spec, split="all", image_size=16)
+  real = Stream(source, seed=0, batch_size=6, captioner=Captioner(captions)).batch(0)
+  batch = stand_in(batch_size=6, image_size=16, text=None, num_tasks=0, captions=captions).batch(3)
+  batch.arrays.pop("label")  # these pairs have none
+  assert leaves(batch) == leaves(real)
 
 
 @pytest.mark.parametrize("layout", ["encoder_decoder", "decoder_only"])

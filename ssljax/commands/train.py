@@ -159,14 +159,15 @@ def _origin(text: str | None) -> Origin | None:
 
 def _check_vocabulary(origin: Origin | None, config: Mapping[str, Any]) -> None:
   """Refuses to continue a text model with ids that mean something else."""
-  text = config["data"].get("text")
-  if origin is None or not text:
+  key = "ict" if config["data"].get("ict") else "text"
+  section = config["data"].get(key)
+  if origin is None or not section:
     return
-  before = (workdirs.read_config(origin[0].parent)["data"].get("text") or {}).get("vocabulary")
-  if before != text["vocabulary"]:
+  before = (workdirs.read_config(origin[0].parent)["data"].get(key) or {}).get("vocabulary")
+  if before != section["vocabulary"] and (before or key == "text"):  # an encoder may come from another kind of run
     raise UserError(
-      f"--from: {origin[0].parent} was trained with {before}, this config makes {text['vocabulary']} "
-      "(the same tokenizer and data.text.sentinels are needed)"
+      f"--from: {origin[0].parent} was trained with {before}, this config makes {section['vocabulary']} "
+      f"(the same tokenizer{' and data.text.sentinels are' if key == 'text' else ' is'} needed)"
     )
 
 

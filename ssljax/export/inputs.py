@@ -12,10 +12,14 @@ from ssljax.objectives.ul2 import shift_right
 def real(run: Any, count: int) -> dict[str, np.ndarray]:
   """Returns `image` f32[N,H,W,C], normalised, or the leaves of `count` rows of text, one example a row.
 
+  Of queries and blocks (`data.ict`) it is both.
+
   Args:
     run: a `training.run.Run`.
     count: N.
   """
+  if run.job.data.ict is not None:
+    return {key: run.stream.batch(run.job.data.begin).arrays[key][:count] for key in ("query", "block")}
   if run.job.data.text is not None:
     return _text(run.stream.batch(run.job.data.begin).arrays, count)
   host = run.source.read(np.arange(min(count, len(run.source)))).arrays

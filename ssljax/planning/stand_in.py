@@ -8,6 +8,7 @@ import numpy as np
 
 from ssljax.data import mixture as mixtures
 from ssljax.data.corpus import Text
+from ssljax.data.ict import Cloze
 from ssljax.data.pipeline import HostBatch, index_words
 from ssljax.data.text_stream import TextStream
 from ssljax.data.tokenizer import ByteTokenizer
@@ -40,7 +41,9 @@ class StandIn:
     return HostBatch(rows | {"index": index_words(np.arange(self.batch_size, dtype=np.int64))}, ())
 
 
-def stand_in(*, batch_size: int, image_size: int, text: Text | None, num_tasks: int) -> StandIn:
+def stand_in(
+  *, batch_size: int, image_size: int, text: Text | None, num_tasks: int, ict: Cloze | None = None
+) -> StandIn:
   """Returns the stand-in of a data section.
 
   Args:
@@ -48,8 +51,11 @@ def stand_in(*, batch_size: int, image_size: int, text: Text | None, num_tasks: 
     image_size: side of the canvas, pixels.
     text: how texts become batches; None: pictures, black and labelled.
     num_tasks: tasks of a stream, whose batches say which they come from and have no labels; 0: no stream.
+    ict: how texts become queries and blocks; None: not.
   """
   row = _picture(image_size) if text is None else _text(text)
+  if ict is not None:
+    row = {"query": np.ones(ict.query_length, np.int32), "block": np.ones(ict.block_length, np.int32)}
   if num_tasks:
     row = {key: value for key, value in row.items() if key != "label"} | {"task": np.zeros((), np.int32)}
   return StandIn(row, batch_size)

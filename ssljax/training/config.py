@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ssljax import build, durations
 from ssljax.data.corpus import Text
+from ssljax.data.ict import Cloze
 from ssljax.data.tasks import Order, Replay
 from ssljax.errors import UserError
 
@@ -35,7 +36,8 @@ class Data:
     workers: processes that read and decode; 0: threads only, which is faster for pictures.
     threads: threads that read and decode, in each process.
     max_corrupt: share of a source's records that may be undecodable before training stops.
-    text: how texts become batches; none: the source holds pictures.
+    text: how texts become batches; none: the source holds pictures, or is read as `ict` says.
+    ict: how texts become queries and blocks of the inverse cloze task.
     begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """
 
@@ -47,7 +49,17 @@ class Data:
   threads: int = 2
   max_corrupt: float = 0.001
   text: Text | None = None
+  ict: Cloze | None = None
   begin: int = 0
+
+  def __post_init__(self):
+    if self.text is not None and self.ict is not None:
+      raise UserError("data.ict: found a section beside data.text, expected one of them")
+
+  @property
+  def pictures(self) -> bool:
+    """Whether batches hold pictures."""
+    return self.text is None and self.ict is None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

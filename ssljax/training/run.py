@@ -10,6 +10,7 @@ import numpy as np
 from ssljax import build, optim, sharding, transforms
 from ssljax.augment.identity import Identity
 from ssljax.data.corpus import Corpus
+from ssljax.data.ict import ClozeStream, Passages
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import Source
 from ssljax.data.tasks import TaskStream
@@ -42,8 +43,8 @@ class Run:
 
   config: Mapping[str, Any]
   job: config_lib.Job
-  sources: tuple[Source | Corpus, ...]
-  stream: Stream | TextStream | TaskStream
+  sources: tuple[Source | Corpus | Passages, ...]
+  stream: Stream | TextStream | ClozeStream | TaskStream
   augment: Any
   objective: Objective
   optimizer: optim.Optimizer
@@ -54,7 +55,7 @@ class Run:
   encode: Callable[[Params, State, Batch], dict[str, Array]]
 
   @property
-  def source(self) -> Source | Corpus:
+  def source(self) -> Source | Corpus | Passages:
     """Returns the training data, of a stream its first task's."""
     return self.sources[0]
 
@@ -124,16 +125,20 @@ def _frozen(optimizer: optim.Optimizer, init: config_lib.Rules) -> optim.Optimiz
   return dataclasses.replace(optimizer, transform=transforms.freeze(optimizer.transform, init))
 
 
-def _remember_vocabulary(config: Mapping[str, Any], source: Source | Corpus) -> Mapping[str, Any]:
+def _remember_vocabulary(config: Mapping[str, Any], source: Source | Corpus | Passages) -> Mapping[str, Any]:
   """Returns the config with the vocabulary's size and fingerprint in it, which a resume compares."""
-  if not isinstance(source, Corpus):
+  if not isinstance(source, Corpus | Passages):
     return config
-  text = {**config["data"]["text"], "vocabulary": source.identity}
-  return {**config, "data": {**config["data"], "text": text}}
+  section = {**config["data"][source.section], "vocabulary": source.identity}
+  return {**config, "data": {**config["data"], source.section: section}}
 
 
-def _check_vocabulary(objective: Objective, source: Source | Corpus) -> None:
+def _check_vocabulary(objective: Objective, source: Source | Corpus | Passages) -> None:
   found = getattr(objective, "vocab_size", None)
+  if isinstance(source, Passages) and found is not None and found < source.tokenizer.size:
+    raise UserError(
+      f"objective.encoder.vocab_size: found {found}, expected at least {source.tokenizer.size}, the tokenizer's pieces"
+    )
   if not isinstance(source, Corpus) or found is None or found >= source.vocabulary.size:
     return
   v = source.vocabulary

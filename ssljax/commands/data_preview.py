@@ -16,6 +16,8 @@ def run(options: argparse.Namespace) -> int:
   config = load_config(options.config, options.overrides)
   if (config.get("data") or {}).get("text"):
     return _text(config)
+  if (config.get("data") or {}).get("ict"):
+    return _cloze(config, options.rows)
   if options.out is None:
     raise UserError("--out: missing, expected a .png file")
   out = pathlib.Path(options.out)
@@ -55,5 +57,23 @@ def _text(config: dict[str, Any]) -> int:
   print(
     f"{len(d):,} documents; {d.empty:,} empty, {d.corrupt:,} unreadable left out; {d.replaced:,} bad bytes replaced, "
     f"{cut:,} are longer than the longest text a denoiser takes ({longest:,} tokens) and are cut"
+  )
+  return 0
+
+
+def _cloze(config: dict[str, Any], rows: int) -> int:
+  """Prints queries and their blocks as an ICT config's model reads them."""
+  from ssljax.training.config import parse
+  from ssljax.training.feed import open_feed
+
+  feed = open_feed(parse(config))
+  passages, arrays = feed.sources[0], feed.stream.batch(0).arrays
+  for query, block in list(zip(arrays["query"], arrays["block"], strict=True))[:rows]:
+    print(f"query  {passages.tokenizer.decode(query)!r}\nblock  {passages.tokenizer.decode(block)!r}\n")
+  used, room = np.count_nonzero(arrays["block"], axis=1).mean(), arrays["block"].shape[1]
+  print(
+    f"{len(passages):,} blocks of {np.diff(passages.blocks.bounds).mean():.1f} sentences on average; "
+    f"{passages.blocks.left_out:,} sentences with no other beside them left out; "
+    f"a block fills {used:.0f} of {room} tokens; licence {passages.licence}"
   )
   return 0

@@ -52,7 +52,7 @@ def finish(
     begun: `time.time()` at the start of the command.
   """
   with jax.set_mesh(run.mesh):
-    if run.job.data.text is None:
+    if run.job.data.pictures:
       scores = _pictures(run, state, measure, folder)
     else:
       scores = _text(run, state, measure) if measure else {}

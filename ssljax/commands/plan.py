@@ -73,13 +73,8 @@ class _Planner:
 
     job = config_lib.parse(config_lib.any_durations(config))
     data = job.data
-    stream = stand_in(
-      batch_size=data.batch_size,
-      image_size=data.image_size,
-      text=data.text,
-      num_tasks=len(job.stream),
-      captions=data.captions,
-    )
+    sections = {"text": data.text, "ict": data.ict, "captions": data.captions}
+    stream = stand_in(batch_size=data.batch_size, image_size=data.image_size, num_tasks=len(job.stream), **sections)
     return assemble(
       config, devices=self._devices, feed=Feed((None,) * max(1, len(job.stream)), stream, stream.epoch_size)
     )

@@ -49,7 +49,7 @@ def run(
   tables = {metric: _table(rows, names, metric, better) for metric, better in metrics}
   flat = {f"continual/{metric}/{name}": value for metric, table in tables.items() for name, value in table.items()}
   workdirs.write_json(folder / "eval" / "final.json", flat)
-  if assembled.job.data.text is None:
+  if assembled.job.data.pictures:
     state = start(assembled, folder, say=train.say)
     final.draw(assembled.tasks()[-1], state, folder / "pictures", measure=None, features=None)
   final.write_report(assembled, folder, begun=begun)

@@ -169,13 +169,14 @@ def _origin(text: str | None) -> Origin | None:
 
 def _check_vocabulary(origin: Origin | None, config: Mapping[str, Any]) -> None:
   """Refuses to continue a text model with ids that mean something else."""
-  needed = {"text": "the same tokenizer and data.text.sentinels are", "captions": "the same tokenizer is"}
+  needed = {"text": "the same tokenizer and data.text.sentinels are"}
+  needed |= dict.fromkeys(("captions", "ict"), "the same tokenizer is")
   for key, what in needed.items():
     section = config["data"].get(key)
     if origin is None or not section:
       continue
     before = (workdirs.read_config(origin[0].parent)["data"].get(key) or {}).get("vocabulary")
-    if before != section["vocabulary"]:
+    if before != section["vocabulary"] and (before or key != "ict"):  # an encoder may come from another kind of run
       raise UserError(
         f"--from: {origin[0].parent} was trained with {before}, this config makes {section['vocabulary']} "
         f"({what} needed)"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 from ssljax.data import cache as caches
 from ssljax.data import mixture as mixtures
@@ -68,8 +69,10 @@ class Corpus:
     vocabulary: pieces, mode tokens, sentinels.
     mixture: the denoisers.
     trained_on: source and split its tokenizer is learnt from, where it is learnt.
+    section: the key of `data` it is made by.
   """
 
+  section: ClassVar[str] = "text"
   text: Text
   documents: Documents
   tokens: Tokens
@@ -112,7 +115,7 @@ def open_corpus(spec: str, text: Text, *, split: str, trained_on: tuple[str, str
   """
   mixture = text.mix(text.denoisers or mixtures.named(text.mixture))
   documents = open_documents(spec, split=split)
-  tokenizer = _tokenizer(text.tokenizer, *trained_on)
+  tokenizer = named_tokenizer(text.tokenizer, *trained_on)
   if text.sentinels is not None and text.sentinels < mixture.sentinels:
     spans = f"the denoisers make up to {mixture.sentinels} spans"
     raise UserError(f"data.text.sentinels: found {text.sentinels}, expected at least {mixture.sentinels}: {spans}")
@@ -123,8 +126,12 @@ def open_corpus(spec: str, text: Text, *, split: str, trained_on: tuple[str, str
   return corpus
 
 
-def _tokenizer(name: str, spec: str, split: str) -> tokenizers.Tokenizer:
-  """Returns the named tokenizer; "train:N" is learnt from the split, once."""
+def named_tokenizer(name: str, spec: str, split: str) -> tokenizers.Tokenizer:
+  """Returns the tokenizer `name` as in `Text`; "train:N" is learnt from the split of a source, once.
+
+  Raises:
+    UserError: as `tokenizer.open_tokenizer`; "train:" without a number.
+  """
   kind, _, pieces = name.partition(":")
   if kind != "train":
     return tokenizers.open_tokenizer(name)

@@ -54,3 +54,13 @@ def permute(index: np.ndarray, *, size: int, key: tuple[int, ...]) -> np.ndarray
   while (outside := out >= np.uint64(size)).any():
     out[outside] = encrypt(out[outside])
   return out.astype(np.int64)
+
+
+def shuffled(positions: np.ndarray, *, size: int, seed: int) -> np.ndarray:
+  """Returns the records int64[n] at positions int64[n] of an endless stream of `size` records, shuffled each epoch."""
+  epochs, index = np.divmod(positions, size)
+  rows = np.empty_like(index)
+  for epoch in np.unique(epochs):
+    inside = epochs == epoch
+    rows[inside] = permute(index[inside], size=size, key=(seed, int(epoch)))
+  return rows

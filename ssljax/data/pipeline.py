@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ssljax.data.captions import Captioner
-from ssljax.data.permutation import permute
+from ssljax.data.permutation import shuffled
 from ssljax.data.source import Source
 from ssljax.errors import UserError
 
@@ -104,15 +104,9 @@ class Stream:
 
   def rows(self, positions: np.ndarray) -> np.ndarray:
     """Returns the source rows int64[n] at positions int64[n] of the endless permutation."""
-    size = len(self.source)
-    epochs, index = np.divmod(positions, size)
     if self.shuffle == "none":
-      return index
-    rows = np.empty_like(index)
-    for epoch in np.unique(epochs):
-      inside = epochs == epoch
-      rows[inside] = permute(index[inside], size=size, key=(self.seed, int(epoch)))
-    return rows
+      return positions % len(self.source)
+    return shuffled(positions, size=len(self.source), seed=self.seed)
 
   def _read(self, rows: np.ndarray) -> "_Read":
     arrays, errors = self.source.read(rows)

@@ -86,18 +86,33 @@ def open_tokens(
   """
   folder = cache if cache is not None else caches.root() / "tokens"
   key = caches.key("tokens-1", documents.fingerprint, tokenizer.fingerprint)
-  return Tokens(caches.cached(folder / key, lambda aside: _write(documents, tokenizer, aside, say)))
+  return Tokens(caches.cached(folder / key, lambda aside: write(documents, tokenizer, aside, say)))
 
 
-def _write(documents: Documents, tokenizer: Tokenizer, folder: Path, say: Callable[[str], None]) -> None:
+def write(
+  documents: Documents,
+  tokenizer: Tokenizer,
+  folder: Path,
+  say: Callable[[str], None],
+  split: Callable[[str], list[str]] | None = None,
+) -> None:
+  """Writes what `Tokens` reads; with `split`, of the pieces of each document, and documents.npy int64[D+1].
+
+  Document d then has the pieces documents[d] to documents[d+1], those without tokens left out.
+  """
   dtype = np.uint16 if tokenizer.size <= 2**16 else np.uint32
   lengths, num_bytes, dropped, due = [np.zeros(1, np.int64)], 0, 0, time.monotonic() + _EVERY
+  counts = [np.zeros(1, np.int64)]
   with open(folder / "tokens.bin", "wb") as file:
     for done, texts in _batches(documents):
+      parts = [split(text) if split else [text] for text in texts]
+      owner = np.repeat(np.arange(len(texts)), [len(part) for part in parts])
+      texts = [piece for part in parts for piece in part]
       rows = tokenizer.encode(texts)
       file.write(np.concatenate(rows).astype(dtype).tobytes())
       length = np.array([len(row) for row in rows], np.int64)
       lengths.append(length[length > 0])
+      counts.append(np.bincount(owner[length > 0], minlength=len(parts)))
       dropped += int((length == 0).sum())
       num_bytes += sum(len(text.encode("utf-8")) for text, row in zip(texts, rows, strict=True) if len(row))
       if time.monotonic() > due:
@@ -107,6 +122,8 @@ def _write(documents: Documents, tokenizer: Tokenizer, folder: Path, say: Callab
   if not offsets[-1]:
     raise UserError(f"data source: {documents.name(0)} and the other {len(documents) - 1} documents give no token")
   np.save(folder / "offsets.npy", offsets, allow_pickle=False)
+  if split:
+    np.save(folder / "documents.npy", np.cumsum(np.concatenate(counts)), allow_pickle=False)
   meta = {"dtype": np.dtype(dtype).name, "num_bytes": num_bytes, "dropped": dropped}
   (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 

@@ -13,10 +13,14 @@ def real(run: Any, count: int) -> dict[str, np.ndarray]:
   """Returns `image` f32[N,H,W,C], normalised, with `text` int32[N,L] where the run reads captions, or the leaves of
   `count` rows of text, one example a row.
 
+  Of queries and blocks (`data.ict`) it is both.
+
   Args:
     run: a `training.run.Run`.
     count: N.
   """
+  if run.job.data.ict is not None:
+    return {key: run.stream.batch(run.job.data.begin).arrays[key][:count] for key in ("query", "block")}
   if run.job.data.text is not None:
     return _text(run.stream.batch(run.job.data.begin).arrays, count)
   if run.captioner is not None:

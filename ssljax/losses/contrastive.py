@@ -123,19 +123,57 @@ def info_nce(
   return jnp.mean(jax.nn.softplus(negatives - positives[:, 0] / temperature))
 
 
-def softmax_loss(
-  image: Array, text: Array, *, scale: float | Array, pairs: Pairs = "dense", chunk: int = CHUNK
+def in_batch_nats(
+  query: Array, key: Array, *, scale: float | Array, pairs: Pairs = "dense", chunk: int = CHUNK
 ) -> Array:
-  """Returns the symmetric cross entropy of image-text pairs f32[], the mean over B pairs and both directions, in nats.
+  """Returns how surprising each query's own key is among all keys of the batch, f32[B], in nats.
 
-  With x the images and y the texts, each divided by its length, and s_ij = scale x_i . y_j (figure 3):
+  With s_ij = scale q_i . k_j, whose vectors are taken as long as they are:
 
-      loss = 1/(2B) sum_i ( log sum_j exp(s_ij) - s_ii  +  log sum_j exp(s_ji) - s_ii )
+      nats_i = log sum_j exp(s_ij) - s_ii
+
+  Args:
+    query: f32[B,D].
+    key: f32[M,D], M at least B; the one of query i is row i.
+    scale: what the products are multiplied by.
+    pairs: how the pairs are computed, see the head of this file.
+    chunk: most keys at once.
+
+  Raises:
+    UserError: an unknown way, a chunk below 1, a batch that does not divide over the devices.
+
+  Source: Lee, Chang, Toutanova, "Latent Retrieval for Weakly Supervised Open Domain Question Answering", 2019, arXiv
+    1906.00300 (equation 6).
+  """
+  x, y = scale * query.astype(jnp.float32), key.astype(jnp.float32)
+  if pairs == "dense":
+    logs = jax.nn.logsumexp(sharding.constrain(products(x, y)), axis=1)
+  else:
+    logs = row_logsumexp(choose(pairs, chunk=chunk, rows=len(x), columns=len(y)), x, y)
+  return logs - jnp.sum(x * y[: len(x)], axis=-1)
+
+
+def softmax_loss(
+  image: Array,
+  text: Array,
+  *,
+  scale: float | Array,
+  image_weight: float = 0.5,
+  pairs: Pairs = "dense",
+  chunk: int = CHUNK,
+) -> Array:
+  """Returns the cross entropy of image-text pairs in both directions f32[], the mean over B pairs, in nats.
+
+  With x the images and y the texts, each divided by its length, s_ij = scale x_i . y_j and w = image_weight (figure 3
+  of CLIP, whose w is 1/2; equations 3 to 5 of ConVIRT, whose w is 0.75):
+
+      loss = 1/B sum_i ( w (log sum_j exp(s_ij) - s_ii)  +  (1 - w) (log sum_j exp(s_ji) - s_ii) )
 
   Args:
     image: f32[B,D]; lengths do not matter.
     text: f32[B,D], the text of each image.
-    scale: what the cosines are multiplied by, 1/temperature; the authors learn its logarithm and keep it below 100.
+    scale: what the cosines are multiplied by, 1/temperature; CLIP learns its logarithm and keeps it below 100.
+    image_weight: w, of the direction in which an image looks for its text; the other has the rest of 1.
     pairs: how the pairs are computed, see the head of this file.
     chunk: most texts at once.
 
@@ -143,7 +181,8 @@ def softmax_loss(
     UserError: an unknown way, a chunk below 1, a batch that does not divide over the devices.
 
   Source: Radford, Kim, Hallacy et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
-    arXiv 2103.00020.
+    arXiv 2103.00020; Zhang, Jiang, Miura, Manning, Langlotz, "Contrastive Learning of Medical Visual Representations
+    from Paired Images and Text", 2020, arXiv 2010.00747.
   """
   x, y = scale * l2_normalize(image), l2_normalize(text)
   if pairs == "dense":
@@ -151,7 +190,8 @@ def softmax_loss(
     by_image, by_text = jax.nn.logsumexp(logits, axis=1), jax.nn.logsumexp(logits, axis=0)
   else:
     by_image, by_text = logsumexps(choose(pairs, chunk=chunk, rows=len(x), columns=len(y)), x, y)
-  return 0.5 * (jnp.mean(by_image) + jnp.mean(by_text)) - jnp.mean(jnp.sum(x * y, axis=-1))
+  both = image_weight * jnp.mean(by_image) + (1 - image_weight) * jnp.mean(by_text)
+  return both - jnp.mean(jnp.sum(x * y, axis=-1))
 
 
 def sigmoid_loss(

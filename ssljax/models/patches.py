@@ -1,5 +1,6 @@
 """Images as sequences of flattened patches, and back."""
 
+import jax
 import jax.numpy as jnp
 
 from ssljax.errors import UserError
@@ -45,3 +46,9 @@ def unpatchify(patches: Array, *, patch: int, grid: tuple[int, int] | None = Non
   rows, columns = grid or (int(count**0.5), int(count**0.5))
   cells = patches.reshape(batch, rows, columns, patch, patch, size // patch**2)
   return jnp.swapaxes(cells, 2, 3).reshape(batch, rows * patch, columns * patch, -1)
+
+
+def random_patches(keys: Array, *, count: int, kept: int) -> Array:
+  """Returns `kept` different numbers below `count` for each key, int32[B,kept]; keys[b] alone decides row b."""
+  noise = jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
+  return jnp.argsort(noise, axis=-1)[:, :kept]

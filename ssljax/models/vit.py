@@ -10,9 +10,12 @@ from ssljax.errors import UserError, nearest
 from ssljax.models.attention_pool import AttentionPool
 from ssljax.models.blocks import Blocks, Remat
 from ssljax.models.layers import ACTIVATIONS, LAYER_NORM_EPSILON, Activation, Dense, LayerNorm
-from ssljax.models.patches import grid_shape, patchify
+from ssljax.models.patches import grid_shape, patchify, random_patches
 from ssljax.models.positions import sincos_2d
+from ssljax.models.text_layers import fold_in
 from ssljax.types import Array
+
+PATCHES = 2**16  # folded into the keys that choose patches; the blocks fold in their numbers
 
 
 class Size(NamedTuple):
@@ -63,6 +66,7 @@ class ViT(nn.Module):
     pre_norm: whether a layer norm stands between the positions and the first block (CLIP).
     activation: of the MLPs: the exact GELU, its tanh approximation (SigLIP) or its sigmoid approximation (CLIP).
     drop_path: probability of dropping a branch in the last block; it grows linearly from 0 in the first.
+    patch_dropout: share of an image's patches that are left out at random, where keys are given (FLIP, 0.5 to 0.75).
     layer_scale: initial value of the branches' scales; None for no scales.
     norm_epsilon: added to the variance in all layer norms.
     dtype: the type the operands of matrix products are rounded to.
@@ -73,7 +77,8 @@ class ViT(nn.Module):
 
   Source: Dosovitskiy et al., An Image is Worth 16x16 Words, 2020, arXiv 2010.11929; initialisation of He et al.,
   Masked Autoencoders Are Scalable Vision Learners, 2021, arXiv 2111.06377; size g of Zhai et al., Scaling Vision
-  Transformers, 2021, arXiv 2106.04560.
+  Transformers, 2021, arXiv 2106.04560; patch dropout of Li et al., Scaling Language-Image Pre-training via Masking,
+  2022, arXiv 2212.00794.
   """
 
   variant: Literal["Ti", "S", "B", "L", "H", "g"] = "B"
@@ -91,6 +96,7 @@ class ViT(nn.Module):
   pre_norm: Literal["absent", "present"] = "absent"
   activation: Activation = "gelu"
   drop_path: float = 0.0
+  patch_dropout: float = 0.0
   layer_scale: float | None = None
   norm_epsilon: float = LAYER_NORM_EPSILON
   dtype: precision.Dtype = "float32"
@@ -108,6 +114,8 @@ class ViT(nn.Module):
       raise UserError('vit.ViT: pooling cls, expected mean or map where cls_token is "none"')
     if self.activation not in ACTIVATIONS:
       raise UserError(f"vit.ViT: activation {nearest(self.activation, ACTIVATIONS)}")
+    if not 0 <= self.patch_dropout < 1:
+      raise UserError(f"vit.ViT: patch_dropout {self.patch_dropout}, expected a share, from 0 to below 1")
     _ = self.grid
 
   @property
@@ -142,6 +150,12 @@ class ViT(nn.Module):
     table = self.param("pos_embed", nn.initializers.normal(0.02), shape)[0]
     return table[0] if first else 0.0, table[first:]
 
+  def _kept(self, keys: Array | None, count: int) -> Array | None:
+    """Returns which of `count` patches stay, int32[B,K]; None for all."""
+    if not self.patch_dropout or keys is None:
+      return None
+    return random_patches(fold_in(keys, PATCHES), count=count, kept=max(1, int(count * (1 - self.patch_dropout))))
+
   @nn.compact
   def __call__(
     self, images: Array, *, keep: Array | None = None, keys: Array | None = None, train: bool = False
@@ -150,14 +164,15 @@ class ViT(nn.Module):
 
     Args:
       images: f32[B,H,W,C], normalised.
-      keep: int32[B,K], the patches to encode (N = K then); None for all.
-      keys: key[B], the examples' keys for stochastic depth; None for none.
+      keep: int32[B,K], the patches to encode (N = K then), none of which `patch_dropout` takes; None for all.
+      keys: key[B], the examples' keys for stochastic depth and patch dropout; None for neither.
       train: unused, there are no batch statistics.
     """
     del train
     if images.shape[-1] != self.channels:
       raise UserError(f"vit.ViT: images of {images.shape[-1]} channels, expected channels={self.channels}")
     patches = patchify(images, patch=self.patch)
+    keep = self._kept(keys, patches.shape[1]) if keep is None else keep
     cls_position, positions = self._positions(grid_shape(*images.shape[1:3], patch=self.patch))
     if keep is not None:  # pixels before the product: only what is kept is embedded
       patches = jnp.take_along_axis(patches, keep[..., None], axis=1)

@@ -99,6 +99,11 @@ class _ImageText(Objective):
 class CLIP(_ImageText):
   """Classifies which of the batch's texts belongs to an image and which image to a text.
 
+  Locked-image tuning (LiT), here and in SigLIP, is a rule of the config: with
+  `init = [("params/image/encoder/", "freeze")]` the image tower stays what `--from` brought in, a run of one's own or
+  released weights (`ssljax import`), and its projection and the text tower learn. The batch statistics of a ResNet are
+  no parameters and still move. FLIP is the image tower's `patch_dropout`.
+
   Attributes:
     model: a `dual.DualEncoder` without bias.
     pairs: how the logits of all pairs are computed, as in `simclr.SimCLR`.
@@ -109,7 +114,8 @@ class CLIP(_ImageText):
       of one example.
 
   Source: Radford, Kim, Hallacy et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
-    arXiv 2103.00020.
+    arXiv 2103.00020; Zhai, Wang, Mustafa et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", 2021, arXiv
+    2111.07991; Li, Fan, Hu et al., "Scaling Language-Image Pre-training via Masking", 2022, arXiv 2212.00794.
   """
 
   max_scale: float = 100.0

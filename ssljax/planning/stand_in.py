@@ -9,6 +9,7 @@ import numpy as np
 from ssljax.data import mixture as mixtures
 from ssljax.data.captions import Captions
 from ssljax.data.corpus import Text
+from ssljax.data.ict import Cloze
 from ssljax.data.pipeline import HostBatch, index_words
 from ssljax.data.text_stream import TextStream
 from ssljax.data.tokenizer import ByteTokenizer
@@ -42,7 +43,13 @@ class StandIn:
 
 
 def stand_in(
-  *, batch_size: int, image_size: int, text: Text | None, num_tasks: int, captions: Captions | None = None
+  *,
+  batch_size: int,
+  image_size: int,
+  text: Text | None,
+  num_tasks: int,
+  captions: Captions | None = None,
+  ict: Cloze | None = None,
 ) -> StandIn:
   """Returns the stand-in of a data section.
 
@@ -52,10 +59,13 @@ def stand_in(
     text: how texts become batches; None: pictures, black and labelled.
     num_tasks: tasks of a stream, whose batches say which they come from and have no labels; 0: no stream.
     captions: how the captions of pictures become rows; None: pictures alone.
+    ict: how texts become queries and blocks; None: not.
   """
   row = _picture(image_size) if text is None else _text(text)
   if captions is not None:
     row["text"] = np.zeros(captions.length, np.int32)
+  if ict is not None:
+    row = {"query": np.ones(ict.query_length, np.int32), "block": np.ones(ict.block_length, np.int32)}
   if num_tasks:
     row = {key: value for key, value in row.items() if key != "label"} | {"task": np.zeros((), np.int32)}
   return StandIn(row, batch_size)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ssljax import build, durations
 from ssljax.data.captions import Captions
 from ssljax.data.corpus import Text
+from ssljax.data.ict import Cloze
 from ssljax.data.tasks import Order, Replay
 from ssljax.errors import UserError
 
@@ -38,8 +39,9 @@ class Data:
     threads: threads that read and decode, in each process.
     max_corrupt: share of a source's records that may be undecodable, or without the caption that is asked for, before
       training stops.
-    text: how texts become batches; none: the source holds pictures.
+    text: how texts become batches; none: the source holds pictures, or is read as `ict` says.
     captions: how the captions of pictures become `text` of a batch; none: pictures alone.
+    ict: how texts become queries and blocks of the inverse cloze task.
     begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """
 
@@ -52,11 +54,20 @@ class Data:
   max_corrupt: float = 0.001
   text: Text | None = None
   captions: Captions | None = None
+  ict: Cloze | None = None
   begin: int = 0
 
   def __post_init__(self):
-    if self.text is not None and self.captions is not None:
-      raise UserError("data.captions: found a section, expected none for text (data.text): captions belong to pictures")
+    if self.text is not None and self.ict is not None:
+      raise UserError("data.ict: found a section beside data.text, expected one of them")
+    if not self.pictures and self.captions is not None:
+      found = "data.text" if self.ict is None else "data.ict"
+      raise UserError(f"data.captions: found a section, expected none for text ({found}): captions belong to pictures")
+
+  @property
+  def pictures(self) -> bool:
+    """Whether batches hold pictures."""
+    return self.text is None and self.ict is None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import jax
 from ssljax import sharding
 from ssljax.data.captions import Captioner
 from ssljax.data.corpus import Corpus, open_corpus
+from ssljax.data.ict import ClozeStream, Passages, open_passages
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import CAPTIONED, Source, open_source
 from ssljax.data.tasks import TaskStream
@@ -20,14 +21,14 @@ class Feed(NamedTuple):
   """The training data of a run.
 
   Attributes:
-    sources: pictures or corpora; one, or one a task.
+    sources: pictures, corpora or passages; one, or one a task.
     stream: the batches as a function of (seed, step).
     num_examples: examples in an epoch; of text, rows of the first one.
     captioner: what makes `text` of captions; None: nothing does.
   """
 
-  sources: tuple[Source | Corpus, ...]
-  stream: Stream | TextStream | TaskStream
+  sources: tuple[Source | Corpus | Passages, ...]
+  stream: Stream | TextStream | ClozeStream | TaskStream
   num_examples: int
   captioner: Captioner | None = None
 
@@ -38,8 +39,8 @@ def open_feed(job: Job, mesh: jax.sharding.Mesh | None = None) -> Feed:
   Raises:
     UserError: a source, split, tokenizer or mixture that does not fit.
   """
-  if job.data.text is not None and job.augment is not None:
-    raise UserError("augment: found a section, expected none for text (data.text)")
+  if not job.data.pictures and job.augment is not None:
+    raise UserError(f"augment: found a section, expected none for text ({'data.ict' if job.data.ict else 'data.text'})")
   host, num_hosts = (0, 1) if mesh is None else sharding.reader(mesh)
   hosts = {"host": host, "num_hosts": num_hosts}
   captioner = _captioner(job)
@@ -78,9 +79,9 @@ def task_data(job: Job) -> list[Data]:
 
 def _open(
   job: Job, data: Data, hosts: dict[str, int], captioner: Captioner | None
-) -> tuple[Source | Corpus, Stream | TextStream]:
+) -> tuple[Source | Corpus | Passages, Stream | TextStream | ClozeStream]:
   assert data.source is not None
-  if data.text is None:
+  if data.pictures:
     source = open_source(data.source, split=data.split, image_size=data.image_size)
     if captioner is not None and not source.has_captions:
       raise UserError(
@@ -89,5 +90,10 @@ def _open(
     return source, Stream(source, seed=job.seed, batch_size=data.batch_size, captioner=captioner, **hosts)
   assert job.data.source is not None
   # One vocabulary for all tasks: what is learnt is learnt from the first one's text.
-  corpus = open_corpus(data.source, data.text, split=data.split, trained_on=(job.data.source, job.data.split))
+  trained_on = (job.data.source, job.data.split)
+  if data.ict is not None:
+    passages = open_passages(data.source, data.ict, split=data.split, trained_on=trained_on)
+    return passages, passages.stream(seed=job.seed, batch_size=data.batch_size, **hosts)
+  assert data.text is not None
+  corpus = open_corpus(data.source, data.text, split=data.split, trained_on=trained_on)
   return corpus, corpus.stream(seed=job.seed, batch_size=data.batch_size, **hosts)

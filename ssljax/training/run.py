@@ -11,6 +11,7 @@ from ssljax import build, optim, sharding, transforms
 from ssljax.augment.identity import Identity
 from ssljax.data.captions import Captioner
 from ssljax.data.corpus import Corpus
+from ssljax.data.ict import ClozeStream, Passages
 from ssljax.data.pipeline import Stream
 from ssljax.data.source import Source
 from ssljax.data.tasks import TaskStream
@@ -44,8 +45,8 @@ class Run:
 
   config: Mapping[str, Any]
   job: config_lib.Job
-  sources: tuple[Source | Corpus, ...]
-  stream: Stream | TextStream | TaskStream
+  sources: tuple[Source | Corpus | Passages, ...]
+  stream: Stream | TextStream | ClozeStream | TaskStream
   augment: Any
   objective: Objective
   optimizer: optim.Optimizer
@@ -57,7 +58,7 @@ class Run:
   captioner: Captioner | None = None
 
   @property
-  def source(self) -> Source | Corpus:
+  def source(self) -> Source | Corpus | Passages:
     """Returns the training data, of a stream its first task's."""
     return self.sources[0]
 
@@ -131,11 +132,11 @@ def _frozen(optimizer: optim.Optimizer, init: config_lib.Rules) -> optim.Optimiz
 
 
 def _remember_vocabulary(
-  config: Mapping[str, Any], source: Source | Corpus, captioner: Captioner | None
+  config: Mapping[str, Any], source: Source | Corpus | Passages, captioner: Captioner | None
 ) -> Mapping[str, Any]:
   """Returns the config with the vocabulary's size and fingerprint in it, which a resume compares."""
-  if isinstance(source, Corpus):
-    key, identity = "text", source.identity
+  if isinstance(source, Corpus | Passages):
+    key, identity = source.section, source.identity
   elif captioner is not None:
     key, identity = "captions", captioner.identity
   else:
@@ -144,8 +145,12 @@ def _remember_vocabulary(
   return {**config, "data": {**config["data"], key: section}}
 
 
-def _check_vocabulary(objective: Objective, source: Source | Corpus) -> None:
+def _check_vocabulary(objective: Objective, source: Source | Corpus | Passages) -> None:
   found = getattr(objective, "vocab_size", None)
+  if isinstance(source, Passages) and found is not None and found < source.tokenizer.size:
+    raise UserError(
+      f"objective.encoder.vocab_size: found {found}, expected at least {source.tokenizer.size}, the tokenizer's pieces"
+    )
   if not isinstance(source, Corpus) or found is None or found >= source.vocabulary.size:
     return
   v = source.vocabulary

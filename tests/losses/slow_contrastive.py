@@ -33,14 +33,13 @@ def slow_info_nce(query, key, queue, temperature):
   return total / len(query)
 
 
-def slow_softmax(image, text, scale):
+def slow_nats(query, key, scale):
+  return [log_sum([scale * np.dot(q, k) for k in key]) - scale * np.dot(q, key[i]) for i, q in enumerate(query)]
+
+
+def slow_softmax(image, text, scale, weight=0.5):
   image, text = unit(image), unit(text)
-  total = 0.0
-  for i in range(len(image)):
-    positive = scale * np.dot(image[i], text[i])
-    total += log_sum([scale * np.dot(image[i], y) for y in text]) - positive
-    total += log_sum([scale * np.dot(x, text[i]) for x in image]) - positive
-  return total / (2 * len(image))
+  return weight * np.mean(slow_nats(image, text, scale)) + (1 - weight) * np.mean(slow_nats(text, image, scale))
 
 
 def slow_sigmoid(image, text, scale, bias):

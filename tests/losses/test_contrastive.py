@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from slow_contrastive import slow_accuracy, slow_info_nce, slow_nt_xent, slow_sigmoid, slow_softmax
+from slow_contrastive import slow_accuracy, slow_info_nce, slow_nats, slow_nt_xent, slow_sigmoid, slow_softmax
 
 from ssljax import sharding
 from ssljax.losses import contrastive
@@ -29,6 +29,11 @@ def softmax(image, text, *, temperature):
 
 
 @jax.jit
+def weighted(image, text, *, temperature):
+  return contrastive.softmax_loss(image, text, scale=1 / temperature, image_weight=0.75)
+
+
+@jax.jit
 def sigmoid(image, text, *, temperature):
   return contrastive.sigmoid_loss(image, text, scale=1 / temperature, bias=-1.5)
 
@@ -37,6 +42,7 @@ LOSSES = {
   "nt_xent": (nt_xent, slow_nt_xent, (A, B)),
   "info_nce": (info_nce, slow_info_nce, (A, B, QUEUE)),
   "softmax": (softmax, lambda a, b, temperature: slow_softmax(a, b, 1 / temperature), (A, B)),
+  "weighted": (weighted, lambda a, b, temperature: slow_softmax(a, b, 1 / temperature, 0.75), (A, B)),
   "sigmoid": (sigmoid, lambda a, b, temperature: slow_sigmoid(a, b, 1 / temperature, -1.5), (A, B)),
 }
 each_loss = pytest.mark.parametrize(("loss", "slow", "inputs"), LOSSES.values(), ids=LOSSES)
@@ -144,6 +150,14 @@ def test_equal_texts_leave_the_softmax_all_choices_and_the_sigmoid_one_term_a_pa
   assert float(softmax(same, same, temperature=0.1)) == pytest.approx(np.log(7), abs=2e-6)
   found = float(contrastive.sigmoid_loss(same, same, scale=10.0, bias=-10.0))
   assert found == pytest.approx(7 * np.log(2), rel=1e-5)  # all logits are 0
+
+
+def test_each_query_is_compared_with_every_key_whatever_their_lengths():
+  keys = np.concatenate([B, QUEUE])
+  found = contrastive.in_batch_nats(*f32(A, keys), scale=0.7)
+  np.testing.assert_allclose(found, slow_nats(A, keys, 0.7), rtol=1e-5, atol=1e-6)
+  longer = contrastive.in_batch_nats(*f32(2 * A, keys), scale=0.35)
+  np.testing.assert_allclose(longer, found, rtol=1e-5, atol=1e-6)
 
 
 def test_accuracy_is_the_share_of_partners_nothing_comes_before():

@@ -1,9 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssljax.errors import UserError
-from ssljax.models.patches import grid_shape, patchify, unpatchify
+from ssljax.models.patches import grid_shape, patchify, random_patches, unpatchify
 
 
 def test_patchify_golden():
@@ -29,3 +30,12 @@ def test_unpatchify_undoes_patchify():
 def test_indivisible_side_is_named():
   with pytest.raises(UserError, match=r"30 pixels.*patch=8"):
     grid_shape(32, 30, patch=8)
+
+
+def test_random_patches_are_different_and_follow_the_key():
+  keys = jax.random.split(jax.random.key(0), 500)
+  found = np.asarray(random_patches(keys, count=8, kept=3))
+  assert found.shape == (500, 3) and all(len(set(row)) == 3 for row in found)
+  shares = np.bincount(found.ravel(), minlength=8) / 500
+  assert np.abs(shares - 3 / 8).max() < 5 * np.sqrt(3 / 8 * 5 / 8 / 500)
+  np.testing.assert_array_equal(random_patches(keys[7:9], count=8, kept=3), found[7:9])

@@ -69,6 +69,23 @@ def test_map_pooling_sees_the_normed_tokens_and_the_activation_reaches_both_mlps
   assert np.abs(exact["tokens"] - out["tokens"]).max() > 1e-4
 
 
+def test_patch_dropout_keeps_a_share_of_the_patches_by_example(random_variables):
+  vit = ViT(**TINY | {"depth": 1}, patch_dropout=0.7)
+  variables, keys = random_variables(vit, IMAGES), jax.random.split(jax.random.key(3), 2)
+  run = jax.jit(lambda images, keys: vit.apply(variables, images, keys=keys))
+  found = run(IMAGES, keys)
+  assert found["tokens"].shape == (2, 4, 16)  # int(16 * 0.3)
+  swapped = run(IMAGES[::-1], keys[::-1])
+  np.testing.assert_allclose(swapped["cls"][::-1], found["cls"], rtol=1e-4, atol=1e-5)
+  other = run(IMAGES, jax.random.split(jax.random.key(4), 2))
+  assert float(jnp.abs(other["cls"] - found["cls"]).max()) > 1e-4
+  assert apply(vit, variables, IMAGES)["tokens"].shape == (2, 16, 16)  # without keys there is none
+  given = jax.eval_shape(lambda: vit.apply(variables, IMAGES, keep=jnp.zeros((2, 9), jnp.int32), keys=keys))
+  assert given["tokens"].shape == (2, 9, 16)
+  with pytest.raises(UserError, match=r"patch_dropout 1\.0, expected a share"):
+    ViT(**TINY, patch_dropout=1.0)
+
+
 def test_pre_norm_is_after_the_positions(random_variables):
   vit = ViT(**TINY | {"depth": 1}, positions="learnt", pre_norm="present", patch_bias="absent")
   params = random_variables(vit, IMAGES)["params"]

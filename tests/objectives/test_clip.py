@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssljax import sharding
+from ssljax import optim, sharding, transforms
 from ssljax.build import build
 from ssljax.errors import UserError
 from ssljax.models.dual import DualEncoder, Tower
@@ -15,6 +15,8 @@ from ssljax.models.resnet import ResNet
 from ssljax.models.text_tower import TextTower
 from ssljax.models.vit import ViT
 from ssljax.objectives.clip import CLIP, SigLIP
+from ssljax.training.step import make_step
+from ssljax.types import TrainState
 
 BATCH, SIZE = 8, 8
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
@@ -107,6 +109,32 @@ def test_the_way_of_the_pairs_changes_nothing(tiny):
     out = compiled(params, placed)
   assert "collective-permute" in compiled.as_text() and objective.pairs == "dense"
   assert float(out.loss) == pytest.approx(float(expected.loss), rel=1e-5)
+
+
+def test_locked_image_tuning_moves_the_text_and_not_the_image_tower():
+  """Two steps of the trainer, weight decay and all, as `config.init` has them."""
+  objective, rules = CLIP(model=MODEL), [("params/image/encoder/", "freeze")]
+  transform = transforms.freeze(optim.adamw(learning_rate=0.1, weight_decay=0.1).transform, rules)
+  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  step = jax.jit(make_step(objective, lambda keys, batch: batch, transform), compiler_options=QUICK)
+  trained = TrainState(jnp.int32(0), params, transform.init(params), state, KEY)
+  for seed in range(2):
+    trained, metrics = step(trained, make_batch(seed))
+  assert float(metrics["train/skipped"]) == 0
+  moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), trained.params, params)
+  assert max(jax.tree.leaves(moved["image"]["encoder"])) == 0
+  assert moved["image"]["projection"]["kernel"] > 1e-3 and moved["logit_scale"] > 1e-3
+  assert moved["text"]["encoder"]["blocks"]["mlp"]["fc1"]["kernel"] > 1e-3
+
+
+def test_patch_dropout_is_in_the_loss_and_not_in_the_features(tiny):
+  objective, params, out, encoded = tiny
+  image = objective.model.image.clone(encoder=VIT.clone(patch_dropout=0.5))
+  flip = dataclasses.replace(objective, model=objective.model.clone(image=image))
+  run = lambda p: (flip.loss(p, {}, make_batch(), rng=KEY, step=0), flip.encode(p, {}, make_batch()))
+  found, features = jax.jit(run, compiler_options=QUICK)(params)
+  assert abs(float(found.loss) - float(out.loss)) > 1e-4
+  np.testing.assert_allclose(features["image_features"], encoded["image_features"], rtol=1e-5, atol=1e-6)
 
 
 def test_batch_statistics_of_a_resnet_are_the_state():

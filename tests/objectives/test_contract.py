@@ -30,6 +30,7 @@ SIGMOID_TOWERS = TOWERS | dict(
 TINY = {
   "clip.CLIP": dict(model=TOWERS),
   "clip.SigLIP": dict(model=SIGMOID_TOWERS),
+  "ict.ICT": dict(encoder=dict(name="bert.Bert") | TEXT, towers="two", width=8),
   "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
   "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
@@ -58,9 +59,15 @@ def make_batch(keys):
   }
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
   found = {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys if key in leaves}
-  text = np.random.default_rng(1).integers(0, 40, (BATCH, TEXT["length"]))
-  others = packed_text() | {"text": jnp.asarray(text, jnp.int32)} | {"task": jnp.arange(BATCH, dtype=jnp.int32) % 2}
+  others = packed_text() | plain_text() | {"task": jnp.arange(BATCH, dtype=jnp.int32) % 2}
   return found | {key: value for key, value in others.items() if key in keys} | {"index": jnp.asarray(index)}
+
+
+def plain_text():
+  """Texts of random ids: captions, and queries with their blocks."""
+  draw = np.random.default_rng(1).integers
+  lengths = {"text": TEXT["length"], "query": 4, "block": TEXT["length"]}
+  return {key: jnp.asarray(draw(0, 40, (BATCH, length)), jnp.int32) for key, length in lengths.items()}
 
 
 def packed_text(length=12):
@@ -199,13 +206,13 @@ def test_accumulation_is_exact_through_weight_or_the_coupling_is_real(tiny):
 
 
 def test_encode_takes_what_is_to_be_encoded_alone_and_each_for_itself(tiny):
-  images = "inputs" not in tiny.batch
-  batch = {"image": make_batch(("image",))["image"]} if images else tiny.batch
+  key = next((key for key in ("inputs", "query") if key in tiny.batch), "image")
+  batch = {"image": make_batch(("image",))["image"]} if key == "image" else tiny.batch
   encode = jax.jit(tiny.objective.encode, compiler_options=QUICK)
   found = encode(tiny.params, tiny.state, batch)
   assert found["embedding"].ndim == 2 and all(len(value) == BATCH for value in found.values())
-  change = (lambda x: x.at[1:].set(x[1:] * 3)) if images else (lambda x: x.at[1:].set(jnp.minimum(x[1:] + 1, 39)))
-  key = "image" if images else "inputs"
+  times, plus = (lambda x: x.at[1:].set(x[1:] * 3)), (lambda x: x.at[1:].set(jnp.minimum(x[1:] + 1, 39)))
+  change = times if key == "image" else plus
   mixed = encode(tiny.params, tiny.state, {**batch, key: change(batch[key])})
   close(jax.tree.map(lambda x: x[0], mixed), jax.tree.map(lambda x: x[0], found))
   assert float(jnp.abs(mixed["embedding"][1] - found["embedding"][1]).max()) > 1e-3

@@ -1,0 +1,68 @@
+"""The command line on queries and blocks: a run, its preview, its plan's stand-in, and mistakes."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from ssljax import runtime
+from ssljax.cli import main
+from ssljax.commands.configs import load_config
+from ssljax.planning.stand_in import stand_in
+from ssljax.training.config import parse
+from ssljax.training.feed import open_feed
+
+CONFIG = f"{pathlib.Path(__file__).parent}/tiny_ict_config.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("texts")
+  texts = ["".join(f"d{d} s{s}. " for s in range(2 + d % 9)) for d in range(90)]
+  (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runtime, "start", lambda **_: None)
+    patch.setenv("SSLJAX_TEST_DATA", str(folder))
+    patch.setenv("SSLJAX_CACHE", str(folder / "cache"))
+    yield
+
+
+def test_a_run_ends_resumes_and_keeps_its_vocabulary(tmp_path, capsys):
+  train = ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/run"]
+  assert main(train) == 0
+  lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+  assert lines[-1]["step"] == 3 and 0 < lines[-1]["ict/probability"] < 1
+  config = json.loads((tmp_path / "run" / "config.json").read_text())
+  assert config["data"]["ict"]["vocabulary"] == "259 ids, tokenizer bytes" and (tmp_path / "run/report.html").is_file()
+  assert main([*train, "--config.data.ict.keep=0.5"]) == 2
+  assert "data.ict.keep (" in capsys.readouterr().err
+
+
+def test_preview_prints_pairs(capsys):
+  assert main(["data", "preview", f"--config={CONFIG}", "--rows=3"]) == 0
+  printed = capsys.readouterr().out
+  assert printed.count("query  'd") == printed.count("block  '") == 3 and "blocks of" in printed
+
+
+def test_the_stand_in_has_the_shapes_of_the_data():
+  job = parse(load_config(CONFIG))
+  shapes = lambda batch: {key: (value.shape, value.dtype) for key, value in batch.arrays.items()}
+  made = stand_in(batch_size=8, image_size=1, text=None, num_tasks=0, ict=job.data.ict).batch(0)
+  assert shapes(made) == shapes(open_feed(job).stream.batch(0)) and np.all(made.arrays["query"])
+
+
+@pytest.mark.parametrize(
+  ("override", "message"),
+  [
+    ("objective.encoder.vocab_size=200", "encoder.vocab_size: found 200, expected at least 259"),
+    ("objective.encoder.length=20", "texts of 48 tokens, expected at most length=20"),
+    ("data.source=embedded:photos", "pictures, expected text"),
+    ("data.ict.keep=2.0", "data.ict.keep: found 2.0, expected a probability"),
+    ("augment.name=views.Views", "augment: found a section, expected none for text (data.ict)"),
+    ("data.text={'tokenizer': 'bytes', 'inputs_length': 9}", "data.ict: found a section beside data.text"),
+  ],
+)
+def test_mistakes(tmp_path, capsys, override, message):
+  assert main(["train", f"--config={CONFIG}", f"--workdir={tmp_path}/run", f"--config.{override}"]) == 2
+  assert message in capsys.readouterr().err

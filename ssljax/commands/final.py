@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ssljax import distributed, rng, sharding, tree
 from ssljax.commands import workdir as workdirs
@@ -132,9 +132,9 @@ def _pairs(scores: Mapping[str, float]) -> Table | None:
   trained = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith("trained/")}
   columns = {key: key.replace("_r@", "_chance@") for key in trained if "_r@" in key}
   columns |= {"zero_shot": "zero_shot_chance"} if "zero_shot" in trained else {}
-  names = {"i2t": "i → t", "t2i": "t → i"}
-  heads = [f"{names[key[:3]]} R{key[5:]}" if "_r@" in key else "zero-shot" for key in columns]
-  table = Table("held out", *heads)
+  names = {"i2t": "i → t", "t2i": "t → i"}  # image to text, text to image
+  heads = [f"{names[key[:3]]}\nR{key[5:]}" if "_r@" in key else "zero-shot" for key in columns]
+  table = Table(*(Column(head, no_wrap=True) for head in ("held out", *heads)))
   table.add_row("chance", *(_number(trained.get(chance)) for chance in columns.values()))
   for row in ("untrained", "trained"):
     if any(f"{row}/{key}" in scores for key in columns):

@@ -90,7 +90,7 @@ def test_eval_writes_the_picture_and_the_table(config, tmp_path, capsys):
   workdirs.write_json(tmp_path / "config.json", run.config)
   assert main(["eval", f"--workdir={tmp_path}", "--evals=retrieval"]) == 0
   printed = capsys.readouterr().out
-  assert "i → t R@1" in printed and "chance" in printed and "4_retrieval.png" in printed
+  assert "i → t" in printed and "R@5" in printed and "chance" in printed and "4_retrieval.png" in printed
   with Image.open(tmp_path / "pictures" / "4_retrieval.png") as sheet:
     assert sheet.width > 400 and sheet.height > 1000  # ten captions, five pictures each
   assert "trained/t2i_r@5" in json.loads((tmp_path / "eval" / "2.json").read_text())

@@ -42,17 +42,15 @@ def choose(modules: Modules, *, format: str, name: str | None = None) -> Peer:
   reasons = {peer.name: peer.misfit(modules) for peer in wanted}
   fitting = [peer for peer in wanted if reasons[peer.name] is None]
   if not fitting:
-    raise UserError(f"--format={format}: {_why(reasons)}; formats that fit: {', '.join(formats(modules))}")
+    near = [peer.name for peer in wanted if Peer.misfit(peer, modules) is None] or list(reasons)  # of the same networks
+    why = "; ".join(f"not as {name}: {reasons[name]}" for name in near)
+    raise UserError(f"--format={format}: {why}; formats that fit: {', '.join(formats(modules))}")
   return fitting[0]
 
 
 def formats(modules: Modules) -> list[str]:
   """Returns the formats these networks can be written in."""
   return list(dict.fromkeys(peer.format for peer in PEERS if peer.misfit(modules) is None))
-
-
-def _why(reasons: dict[str, str | None]) -> str:
-  return "; ".join(f"not as {name}: {reason}" for name, reason in reasons.items())
 
 
 def for_import(modules: Modules, *, format: str, place: pathlib.Path, name: str | None = None) -> Peer:

@@ -125,7 +125,7 @@ def _wrapped(text: str, *, most: int) -> list[str]:
     else:
       lines[-1] = longer
   if len(lines) > most:
-    lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    lines = [*lines[: most - 1], f"{lines[most - 1]} {lines[most]}"]
   return [_fitted(line, _NOTE) for line in lines]
 
 

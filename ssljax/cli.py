@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
   preview.add_argument("--out", metavar="FILE.png", help="where pictures are drawn; text is printed")
   preview.add_argument("--rows", type=int, default=8, help="pictures shown (default 8)")
   prepare = _command(data_commands, "prepare", "data_prepare", "write ArrayRecord shards with a manifest")
-  prepare.add_argument("--source", required=True, metavar="KIND:WHERE", help="folder:DIR or npz:FILE")
+  prepare.add_argument(
+    "--source", required=True, metavar="KIND:WHERE", help="folder:DIR, npz:FILE, pairs:FILE.jsonl, webdataset:GLOB"
+  )
   prepare.add_argument("--out", required=True, metavar="DIR")
   prepare.add_argument("--shards", type=int, default=8, help="files a split (default 8)")
   prepare.add_argument("--licence", help="written to the manifest (default: what the source tells)")

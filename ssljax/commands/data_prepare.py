@@ -1,4 +1,4 @@
-"""`ssljax data prepare`: a folder or arrays as ArrayRecord shards with a manifest."""
+"""`ssljax data prepare`: a folder, arrays or pairs as ArrayRecord shards with a manifest."""
 
 import argparse
 

@@ -60,7 +60,7 @@ WRONG = {
   '{"caption": "x"}': "found neither image and bytes",
   '{"image": "a", "bytes": "eA=="}': "found both image and bytes",
   '{"image": "/etc/passwd"}': "'/etc/passwd' leads out of the file's folder",
-  '{"image": "~/x.png"}': "leads out of the file's folder",
+  '{"image": "a\\u0000b"}': "is no path",
   '{"image": "a/../../x.png"}': "leads out of the file's folder",
   '{"image": "link.png"}': "'link.png' leads out of the file's folder",
   '{"image": "pipe"}': "'pipe' is no file",

@@ -150,6 +150,11 @@ def constrain(x: Array) -> Array:
   return _pinned(x, BATCH)
 
 
+def whole(x: Array) -> Array:
+  """Returns x pinned to be whole on every device; x itself where no mesh is set."""
+  return x if _mesh() is None else jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
 def split_heads(x: Array, *, axis: int = 2) -> Array:
   """Returns x[B,N,H,d] with the heads on `axis` pinned to the mesh's `tensor`, and axis 0 as `constrain` does.
 

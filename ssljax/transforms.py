@@ -31,6 +31,14 @@ def is_stacked(name: str) -> bool:
   return "blocks" in name.split("/")[:-1]
 
 
+def layer_names(name: str, leaf: Array) -> list[tuple[str, ...]]:
+  """Returns what each layer of a stack is called: by its own name "blocks/3/..." and by that of all; else the name."""
+  if not is_stacked(name) or not leaf.ndim:
+    return [(name,)]
+  before, behind = re.split(r"(?<![^/])blocks/", name, maxsplit=1)
+  return [(f"{before}blocks/{layer}/{behind}", name) for layer in range(leaf.shape[0])]
+
+
 def ndim(name: str, leaf: Array) -> int:
   """Returns the number of axes of one parameter, the axis of layers not counted."""
   return leaf.ndim - is_stacked(name)
@@ -179,11 +187,15 @@ def freeze(transform: Transform, rules: Sequence[tuple[str, str]]) -> Transform:
 
   Args:
     transform: the optimiser.
-    rules: (regex, action) over "params/PATH", the first match counts; the action "freeze" freezes.
+    rules: (regex, action) over "params/PATH" and, of a stack, also over each layer's own "params/.../blocks/3/...";
+      the first match counts; the action "freeze" freezes.
   """
 
   def held(name: str, leaf: Array) -> Array:
-    return jnp.zeros_like(leaf) if tree.first_match(rules, f"params/{name}") == "freeze" else leaf
+    frozen = [tree.first_match_of(rules, names) == "freeze" for names in layer_names(f"params/{name}", leaf)]
+    if all(frozen):
+      return jnp.zeros_like(leaf)
+    return leaf * (1 - jnp.asarray(frozen)).reshape(-1, *(1,) * (leaf.ndim - 1)) if any(frozen) else leaf
 
   def update(gradients: PyTree, state: PyTree, params: Params | None = None, **extra: Any) -> tuple[PyTree, PyTree]:
     updates, state = transform.update(tree.map_named(held, gradients), state, params, **extra)

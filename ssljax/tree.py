@@ -33,7 +33,12 @@ def map_named(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTr
 
 def first_match(rules: Sequence[tuple[str, Any]], name: str, default: Any = None) -> Any:
   """Returns the value of the first (regex, value) rule whose regex is found in `name`, else `default`."""
-  return next((value for pattern, value in rules if re.search(pattern, name)), default)
+  return first_match_of(rules, (name,), default)
+
+
+def first_match_of(rules: Sequence[tuple[str, Any]], names: Sequence[str], default: Any = None) -> Any:
+  """Returns the same for something of several names: the first rule counts whose regex is found in one of them."""
+  return next((value for pattern, value in rules if any(re.search(pattern, name) for name in names)), default)
 
 
 def size(tree: PyTree) -> int:

@@ -51,6 +51,7 @@ class Recipe:
 
 
 _SIMCLR = View(jitter=(0.8, 0.8, 0.8, 0.2), jitter_probability=0.8, gray=0.2, blur=0.5)
+_SIMCLR_WEAK = _SIMCLR.replace(jitter=(0.4, 0.4, 0.4, 0.1))
 _MOCO = View(crop=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_probability=0.8, gray=0.2, blur=0.5)
 _BYOL = View(jitter=(0.4, 0.4, 0.2, 0.1), jitter_probability=0.8, gray=0.2)
 _DINO = (
@@ -67,6 +68,8 @@ RECIPES: dict[str, Recipe] = {
   "moco_v2": Recipe(views=(_MOCO,) * 2, filter="bilinear"),
   "byol": Recipe(views=(_BYOL.replace(blur=1.0), _BYOL.replace(blur=0.1, solarize=0.2))),
   "dino": Recipe(views=_DINO, local_views=(_BYOL.replace(crop=(0.05, 0.4), blur=0.5),) * 8),
+  # The first view is the one that goes with the text.
+  "slip": Recipe(views=(View(crop=(0.5, 1.0), flip=0.0), *(_SIMCLR_WEAK,) * 2), filter="bilinear"),
   "swav": Recipe(
     views=(_SIMCLR.replace(crop=(0.14, 1.0)),) * 2,
     local_views=(_SIMCLR.replace(crop=(0.05, 0.14)),) * 6,

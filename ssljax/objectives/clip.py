@@ -46,6 +46,10 @@ class _ImageText(Objective):
     if getattr(tower, "pooling", None) == "eos" and (size - 1 if largest else tower.eos) != end:
       raise UserError(f"{where}.eos: found {tower.eos}, expected {end}, which ends the captions")
 
+  def _check_scale(self, name: str) -> None:
+    if self.model.initial_scale is None:
+      raise UserError(f"{name}: model.initial_scale None, expected a number such as 10: the scale is learnt")
+
   def parts(self) -> dict[str, Part]:
     """Returns "model": parameters and state are its."""
     return {"model": Part(self.model, "", "")}
@@ -54,7 +58,7 @@ class _ImageText(Objective):
     """Returns the model's parameters and batch statistics."""
     if len(batch["image"]) < 2:
       raise UserError(
-        f"clip: found a batch of {len(batch['image'])}, expected at least 2: the others are the negatives"
+        f"image and text: found a batch of {len(batch['image'])}, expected at least 2: the others are the negatives"
       )
     like = lambda key, dtype: jnp.zeros((1, *batch[key].shape[1:]), dtype)
     variables = self.model.init(rng, like("image", jnp.float32), like("text", jnp.int32))
@@ -73,15 +77,20 @@ class _ImageText(Objective):
 
   def loss(self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array) -> LossOutput:
     """Returns the loss of the batch's pairs, the scale, the bias and the mean cosine of images with their texts."""
+    return self.loss_and_features(params, state, batch, rng=rng, step=step)[0]
+
+  def loss_and_features(
+    self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array
+  ) -> tuple[LossOutput, tuple[Array, Array]]:
+    """Returns `loss` and the images' and texts' features f32[B,D], of unit length, that it was computed of."""
     del step
     out, state = self._apply(params, state, batch, keys=random.example_keys(rng, batch["index"]), train=True)
     image, text = (l2_normalize(out[key]["projection"]) for key in ("image", "text"))
-    metrics = {
-      "contrastive/positive_cosine": jnp.mean(jnp.sum(image * text, axis=-1)),
-      "contrastive/scale": out["scale"],
-      "contrastive/bias": out["bias"],
-    }
-    return LossOutput(loss=self._loss(image, text, out["scale"], out["bias"]), state=state, metrics=metrics)
+    metrics = {"contrastive/positive_cosine": jnp.mean(jnp.sum(image * text, axis=-1))}
+    if self.model.initial_scale is not None:
+      metrics |= {"contrastive/scale": out["scale"], "contrastive/bias": out["bias"]}
+    loss = self._loss(image, text, out["scale"], out["bias"])
+    return LossOutput(loss=loss, state=state, metrics=metrics), (image, text)
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
     """Returns "embedding" and, of unit length, "image_features" and "text_features", of what the batch has.
@@ -122,6 +131,7 @@ class CLIP(_ImageText):
 
   def __post_init__(self):
     self._check("clip.CLIP")
+    self._check_scale("clip.CLIP")
     if self.model.initial_bias is not None:
       raise UserError(f"clip.CLIP: model.initial_bias {self.model.initial_bias}, expected None: softmax cancels it")
     if not self.max_scale >= 1:
@@ -154,6 +164,7 @@ class SigLIP(_ImageText):
 
   def __post_init__(self):
     self._check("clip.SigLIP")
+    self._check_scale("clip.SigLIP")
     if self.model.initial_bias is None:
       raise UserError("clip.SigLIP: model.initial_bias None, expected a number such as -10: most pairs are no pairs")
 

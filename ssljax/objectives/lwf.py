@@ -3,20 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
 
 from ssljax.errors import UserError
 from ssljax.losses.distillation import cosine_distance
+from ssljax.objectives.wrapper import _Wrapper
 from ssljax.schedules import Schedule
-from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
+from ssljax.types import Array, Batch, LossOutput, Params, State
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LwF(Objective):
+class LwF(_Wrapper):
   """Adds to an objective's loss how far the embeddings went from those of the model at the end of the task before.
 
       loss = objective's loss + weight * mean_b (1 - cos(f_previous(x_b), f(x_b)))
@@ -45,37 +46,11 @@ class LwF(Objective):
     independent random masks, and its cosine runs along the batch.
   """
 
-  objective: Objective
   weight: float | Schedule = 1.0
 
   def __post_init__(self):
     if not isinstance(self.weight, Schedule) and not 0 <= self.weight < math.inf:
       raise UserError(f"lwf.LwF: weight {self.weight}, expected a finite number, 0 or more")
-
-  def __getattr__(self, name: str) -> Any:
-    """Returns what only the wrapped objective has; it must not take a state, which here is another."""
-    # Copying and unpickling ask for attributes before there is an objective.
-    if name.startswith("_") or name == "objective":
-      raise AttributeError(name)
-    return getattr(self.objective, name)
-
-  @property
-  def batch_keys(self) -> tuple[str, ...]:  # type: ignore[override]
-    """Keys of the batch that `loss` reads: the objective's and `task`."""
-    return (*self.objective.batch_keys, "task")
-
-  @property
-  def couples_examples(self) -> bool:  # type: ignore[override]
-    """Whether the objective couples the examples of a batch; the distance does not."""
-    return self.objective.couples_examples
-
-  def parts(self) -> dict[str, Part]:
-    """Returns the objective's, whose state is a part of this one."""
-    inside = lambda path: None if path is None else f"objective/{path}".rstrip("/")
-    return {
-      name: part._replace(state=inside(part.state), teacher=inside(part.teacher))
-      for name, part in self.objective.parts().items()
-    }
 
   def imported(self, params: Params, state: State) -> State:
     """Returns the state with the previous model the one that came in."""
@@ -91,7 +66,7 @@ class LwF(Objective):
     """Returns the objective's loss plus the weighted distance; `weight` is the objective's."""
     inner = state["objective"]
     out = self.objective.loss(params, inner, batch, rng=rng, step=step)
-    previous, task = _previous(params, state, jnp.max(batch["task"]))
+    previous, task = previous_model(params, state, jnp.max(batch["task"]))
     distance = _only_where(task > 0, lambda params: self._distance(params, inner, previous, batch), params)
     return LossOutput(
       loss=out.loss + Schedule.of(self.weight)(step) * distance,
@@ -106,27 +81,17 @@ class LwF(Objective):
     before = self.objective.encode(*previous, batch)["embedding"]
     return jnp.mean(cosine_distance(before, self.objective.encode(params, inner, batch)["embedding"]))
 
-  def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
-    """Returns what the objective returns."""
-    return self.objective.encode(params, state["objective"], batch)
-
-  def post_update(self, params: Params, state: State, *, step: Array) -> tuple[Params, State]:
-    """Returns parameters and state after the objective's `post_update`."""
-    params, inner = self.objective.post_update(params, state["objective"], step=step)
-    return params, {**state, "objective": inner}
-
-  def show(self, params: Params, state: State, batch: Batch, *, rng: Array) -> dict[str, Array]:
-    """Returns the objective's pictures."""
-    return self.objective.show(params, state["objective"], batch, rng=rng)
-
 
 def _state(inner: State, previous: tuple[Params, State], task: Array) -> State:
   """Returns the state; statistics belong to the parameters they were gathered with, so both are kept."""
   return {"objective": inner, "previous": previous[0], "previous_state": previous[1], "task": task}
 
 
-def _previous(params: Params, state: State, current: Array) -> tuple[tuple[Params, State], Array]:
-  """Returns the previous model and the largest task so far; where `current` begins a task, it is today's model."""
+def previous_model(params: Params, state: State, current: Array) -> tuple[tuple[Params, State], Array]:
+  """Returns the previous model and the largest task so far; where `current` begins a task, it is today's model.
+
+  The state's "previous" and "previous_state" hold parameters and the objective's state, which is in "objective".
+  """
   begins = current > state["task"]
   today, kept = (params, state["objective"]), (state["previous"], state["previous_state"])
   previous = jax.tree.map(lambda new, old: jnp.where(begins, new, old), today, kept)

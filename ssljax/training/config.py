@@ -177,7 +177,8 @@ class Job:
     stream: data sets that arrive one after the other; data.source is none then.
     continual: how the stream is trained.
     init: what `--from` takes from the other run: (regex, "load" | "reinit" | "freeze") over paths of the TrainState,
-      the first match counts, "load" where none does. A frozen parameter is loaded and never moves.
+      the first match counts, "load" where none does. A frozen parameter is loaded and never moves; single layers of a
+      stack are frozen by their numbers, ("text/encoder/blocks/[0-5]/", "freeze").
     init_step: whether the step and with it the schedules go on ("continue") or begin at 0 ("restart").
     seed: decides parameters, data order, augmentations and masks.
     accumulate: microbatches a step.

@@ -7,6 +7,7 @@ from ssljax import tree
 from ssljax.errors import UserError
 from ssljax.training import state as state_lib
 from ssljax.training.run import Run
+from ssljax.transforms import layer_names
 from ssljax.types import TrainState
 
 _NAMED = 3  # leaves spelled out in a line; the rest are counted
@@ -25,8 +26,9 @@ def inherit(run: Run, saved: Mapping[str, Any], *, place: str, say: Callable[[st
     UserError: a leaf to be loaded is not there or of another shape, or a rule matches nothing.
   """
   names = [name for name, _ in tree.named_leaves(run.like)]
-  for pattern, _ in run.job.init:
-    if not any(tree.first_match([(pattern, True)], name) for name in names):
+  layers = [name for path, leaf in tree.named_leaves(run.like) for both in layer_names(path, leaf) for name in both]
+  for pattern, action in run.job.init:
+    if tree.first_match_of([(pattern, True)], layers if action == "freeze" else names) is None:
       raise UserError(f"init: {pattern!r} matches no path of the state, such as {names[1]}")
   fresh = state_lib.create(run.init, run.like, run.job.seed)
   anew = {name for name in names if tree.first_match(run.job.init, name, "load") == "reinit"}

@@ -43,6 +43,24 @@ def test_starts_as_published():
   np.testing.assert_allclose(kernel.std(), 400**-0.5, rtol=0.02)
 
 
+def test_a_projection_of_two_layers_and_no_scale():
+  deep = [Tower(encoder=encoder, width=6, layers=2) for encoder in (VIT, TEXT)]
+  assert outer_shapes(DualEncoder(*deep, initial_scale=None)) == {
+    f"{tower}/projection/{layer}/{leaf}": shape
+    for tower, width in (("image", 8), ("text", 12))
+    for layer, out in (("fc1", width), ("fc2", 6))
+    for leaf, shape in (("kernel", (width, out)), ("bias", (out,)))
+  }
+  variables = jax.jit(deep[1].init)(jax.random.key(0), TEXTS)
+  out = jax.jit(deep[1].apply)(variables, TEXTS)
+  head = variables["params"]["projection"]
+  hidden = np.maximum(out["embedding"] @ head["fc1"]["kernel"] + head["fc1"]["bias"], 0)
+  np.testing.assert_allclose(out["projection"], hidden @ head["fc2"]["kernel"], rtol=1e-4, atol=1e-5)
+  for options, message in (({"layers": 0}, "expected 1 or more"), ({"layers": 2, "width": None}, "expected 1 where")):
+    with pytest.raises(UserError, match=f"dual.Tower: layers {options['layers']}, {message}"):
+      Tower(encoder=VIT, **options)
+
+
 def test_projects_what_the_encoders_embed(random_variables):
   variables = random_variables(MODEL, IMAGES, TEXTS)
   params = variables["params"]

@@ -151,6 +151,7 @@ def test_batch_statistics_of_a_resnet_are_the_state():
   [
     (CLIP, dict(model=VIT), "clip.CLIP: model ViT, expected dual.DualEncoder"),
     (CLIP, dict(model=SIGMOID), "clip.CLIP: model.initial_bias -10.0, expected None"),
+    (CLIP, dict(model=MODEL.clone(initial_scale=None)), "clip.CLIP: model.initial_scale None, expected a number"),
     (CLIP, dict(model=MODEL, max_scale=0.5), "clip.CLIP: max_scale 0.5, expected at least 1"),
     (SigLIP, dict(model=MODEL), "clip.SigLIP: model.initial_bias None, expected a number"),
     (SigLIP, dict(model=SIGMOID, pairs="rings"), "clip.SigLIP: pairs rings .did you mean ring"),

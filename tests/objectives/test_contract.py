@@ -30,14 +30,20 @@ SIGMOID_TOWERS = TOWERS | dict(
 TINY = {
   "clip.CLIP": dict(model=TOWERS),
   "clip.SigLIP": dict(model=SIGMOID_TOWERS),
+  "convirt.ConVIRT": dict(model=TOWERS | dict(initial_scale=None), temperature=0.5),
+  "ctp.CTP": dict(objective=dict(name="clip.CLIP", model=TOWERS), queue=24, temperature=0.5),
   "ict.ICT": dict(encoder=dict(name="bert.Bert") | TEXT, towers="two", width=8),
   "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
   "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
+  "slip.SLIP": dict(
+    image_text=dict(name="clip.CLIP", model=TOWERS), projector_hidden=16, projector_out=8, temperature=0.5
+  ),
   "ul2.UL2": dict(
     model=dict(name="t5.T5", vocab_size=40, width=16, depth=2, heads=2, head_width=8, hidden=24, dropout=0.1)
   ),
 }
+VIEWS = {"slip.SLIP": 3}  # of an example, where not 2
 LOSS_KEY = jax.random.key(7)
 # Compiling is what takes the time here, not running: seven times faster so.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -49,12 +55,12 @@ def test_every_objective_is_here():
   assert sorted(TINY) == names("objectives")
 
 
-def make_batch(keys):
+def make_batch(keys, views=2):
   """Leaves an augmented batch may have, those of `keys` and the position in the stream."""
   draw = np.random.default_rng(0).normal
   leaves = {
     "image": lambda: draw(size=(BATCH, SIZE, SIZE, 3)),
-    "views": lambda: draw(size=(BATCH, 2, SIZE, SIZE, 3)),
+    "views": lambda: draw(size=(BATCH, views, SIZE, SIZE, 3)),
     "local_views": lambda: draw(size=(BATCH, 2, SIZE // 2, SIZE // 2, 3)),
   }
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
@@ -102,7 +108,7 @@ def train_like_step(objective):
 def tiny(request):
   """One objective, initialised, with its compiled step and that step's result."""
   objective = build({"name": request.param} | TINY[request.param], "objectives", where="objective")
-  batch = make_batch(objective.batch_keys)
+  batch = make_batch(objective.batch_keys, views=VIEWS.get(request.param, 2))
   params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
   function = train_like_step(objective)
   step = jax.jit(function, compiler_options=QUICK)

@@ -96,6 +96,8 @@ def test_what_a_config_leaves_out_is_the_published_vit_b_32():
     (lambda m: m.clone(text=m.text.clone(bias="present")), "model.text.bias is present"),
     (lambda m: m.clone(text=m.text.clone(encoder=m.text.encoder.clone(eos=2))), "eos is 2"),
     (lambda m: m.clone(initial_bias=-10.0), "has no bias"),
+    (lambda m: m.clone(initial_scale=None), "this class learns a scale"),
+    (lambda m: m.clone(image=m.image.clone(layers=2)), "model.image.layers is 2, this class has one product"),
   ],
 )
 def test_what_does_not_fit_is_named(change, reason):

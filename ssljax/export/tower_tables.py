@@ -116,11 +116,17 @@ def towers_differ(model: nn.Module, kinds: Mapping[str, type], wanted: Mapping[s
   """
   if not isinstance(model, DualEncoder):
     return f"model is a {type(model).__name__}"
+  if model.initial_scale is None:
+    return "model.initial_scale is None, this class learns a scale"
   places: dict[str, nn.Module] = {}
   for name, kind in kinds.items():
     tower: Tower = getattr(model, name)
     if not isinstance(tower.encoder, kind):
       return f"{name}.encoder is a {type(tower.encoder).__name__}"
+    if getattr(tower.encoder, "registers", 0):
+      return f"{name}.encoder.registers is {tower.encoder.registers}, this class has none"
+    if tower.layers > 1:
+      return f"{name}.layers is {tower.layers}, this class has one product behind a tower"
     places |= {name: tower, f"{name}.encoder": tower.encoder}
   reasons = (differs(places[place], f"model.{place}", fields) for place, fields in wanted.items())
   return next(filter(None, reasons), None)

@@ -24,3 +24,9 @@ def example_keys(rng: Array, index: Array) -> Array:
     return jax.random.fold_in(jax.random.fold_in(rng, words[0]), words[1])
 
   return jax.vmap(one)(index.astype(jnp.uint32))
+
+
+def spread(keys: Array, use: int, count: int) -> Array:
+  """Returns `count` keys for each of keys[B], for one use, example after example: key[B*count] (of views, crops)."""
+  one = lambda key: jax.random.split(jax.random.fold_in(key, use), count)
+  return jax.vmap(one)(keys).reshape(-1)

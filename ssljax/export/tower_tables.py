@@ -123,8 +123,10 @@ def towers_differ(model: nn.Module, kinds: Mapping[str, type], wanted: Mapping[s
     tower: Tower = getattr(model, name)
     if not isinstance(tower.encoder, kind):
       return f"{name}.encoder is a {type(tower.encoder).__name__}"
+    if getattr(tower.encoder, "registers", 0):
+      return f"model.{name}.encoder.registers is {tower.encoder.registers}, this class has none"
     if tower.layers > 1:
-      return f"model.{name}.layers is {tower.layers}, this class has one product"
+      return f"model.{name}.layers is {tower.layers}, this class has one product behind a tower"
     places |= {name: tower, f"{name}.encoder": tower.encoder}
   reasons = (differs(places[place], f"model.{place}", fields) for place, fields in wanted.items())
   return next(filter(None, reasons), None)

@@ -15,7 +15,8 @@ def misfit(vit: ViT, wanted: Mapping[str, Any]) -> str | None:
   """Returns which field of an encoder is not as wanted, or is what only CLIP's and SigLIP's towers have."""
   if vit.pooling == "map":
     return "encoder.pooling is map, this class has cls or mean"
-  return differs(vit, "encoder", {"pre_norm": "absent", "patch_bias": "present", **wanted})
+  plain = {"pre_norm": "absent", "patch_bias": "present", "registers": 0, "mask_token": "absent"}
+  return differs(vit, "encoder", plain | dict(wanted))
 
 
 def timm_blocks(theirs: str, layer_scale: float | None) -> list[Line]:

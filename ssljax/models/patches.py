@@ -52,3 +52,19 @@ def random_patches(keys: Array, *, count: int, kept: int) -> Array:
   """Returns `kept` different numbers below `count` for each key, int32[B,kept]; keys[b] alone decides row b."""
   noise = jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
   return jnp.argsort(noise, axis=-1)[:, :kept]
+
+
+def random_mask(keys: Array, *, count: int, share: tuple[float, float]) -> Array:
+  """Returns which of `count` patches are hidden, bool[B,count], at least one; keys[b] alone decides row b.
+
+  How many is drawn first, evenly between the smallest and largest `share`; then which, one by one.
+  """
+  low, high = share
+
+  def one(key: Array) -> Array:
+    how_many, which = jax.random.split(key)
+    drawn = jax.random.uniform(how_many, (), minval=low, maxval=high)
+    order = jnp.argsort(jax.random.uniform(which, (count,)))
+    return jnp.argsort(order) < jnp.maximum(jnp.round(drawn * count), 1)
+
+  return jax.vmap(one)(keys)

@@ -44,6 +44,23 @@ class PatchEmbed(nn.Module):
   dtype: precision.Dtype = "float32"
   bias: Literal["present", "absent"] = "present"
 
+  def _hidden(self, x: Array, mask: Array | None) -> Array:
+    """Returns embedded patches x f32[B,N,D] with the mask token where `mask` says."""
+    if self.mask_token == "absent":
+      if mask is not None:
+        raise UserError("vit.ViT: mask_token absent, expected learnt where patches are hidden")
+      return x
+    token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.features))
+    return x if mask is None else jnp.where(mask[..., None], token, x)
+
+  def _with_tokens(self, x: Array, cls_position: Array | float) -> Array:
+    """Returns x f32[B,N,D] behind the cls token and the registers, where there are some."""
+    table = lambda name, count: self.param(name, nn.initializers.normal(0.02), (1, count, self.features))
+    front = [table("cls_token", 1) + cls_position] if self.cls_token == "learnt" else []
+    front += [table("reg_token", self.registers)] if self.registers else []
+    spread = [jnp.broadcast_to(token, (len(x), *token.shape[1:])) for token in front]
+    return jnp.concatenate([*spread, x], axis=1) if front else x
+
   @nn.compact
   def __call__(self, patches: Array) -> Array:
     """Returns f32[B,N,features] for flattened patches[B,N,P]."""
@@ -63,6 +80,8 @@ class ViT(nn.Module):
       query finds in all tokens ("map", SigLIP's `attention_pool.AttentionPool`).
     positions: fixed sine-cosine, which the cls token has none of, or a learnt table with a row for each token.
     cls_token: "learnt", or "none" to do without.
+    registers: further learnt tokens behind the cls token, which have no positions and belong to no patch.
+    mask_token: "learnt" where patches may be hidden (the argument `mask`), else "absent".
     pre_norm: whether a layer norm stands between the positions and the first block (CLIP).
     activation: of the MLPs: the exact GELU, its tanh approximation (SigLIP) or its sigmoid approximation (CLIP).
     drop_path: probability of dropping a branch in the last block; it grows linearly from 0 in the first.
@@ -78,7 +97,7 @@ class ViT(nn.Module):
   Source: Dosovitskiy et al., An Image is Worth 16x16 Words, 2020, arXiv 2010.11929; initialisation of He et al.,
   Masked Autoencoders Are Scalable Vision Learners, 2021, arXiv 2111.06377; size g of Zhai et al., Scaling Vision
   Transformers, 2021, arXiv 2106.04560; patch dropout of Li et al., Scaling Language-Image Pre-training via Masking,
-  2022, arXiv 2212.00794.
+  2022, arXiv 2212.00794; registers of Darcet et al., Vision Transformers Need Registers, 2023, arXiv 2309.16588.
   """
 
   variant: Literal["Ti", "S", "B", "L", "H", "g"] = "B"
@@ -93,6 +112,8 @@ class ViT(nn.Module):
   pooling: Literal["cls", "mean", "map"] = "cls"
   positions: Literal["sincos", "learnt"] = "sincos"
   cls_token: Literal["learnt", "none"] = "learnt"
+  registers: int = 0
+  mask_token: Literal["absent", "learnt"] = "absent"
   pre_norm: Literal["absent", "present"] = "absent"
   activation: Activation = "gelu"
   drop_path: float = 0.0
@@ -114,6 +135,8 @@ class ViT(nn.Module):
       raise UserError('vit.ViT: pooling cls, expected mean or map where cls_token is "none"')
     if self.activation not in ACTIVATIONS:
       raise UserError(f"vit.ViT: activation {nearest(self.activation, ACTIVATIONS)}")
+    if self.registers < 0:
+      raise UserError(f"vit.ViT: registers {self.registers}, expected 0 or more")
     if not 0 <= self.patch_dropout < 1:
       raise UserError(f"vit.ViT: patch_dropout {self.patch_dropout}, expected a share, from 0 to below 1")
     _ = self.grid
@@ -156,15 +179,42 @@ class ViT(nn.Module):
       return None
     return random_patches(fold_in(keys, PATCHES), count=count, kept=max(1, int(count * (1 - self.patch_dropout))))
 
+  def _hidden(self, x: Array, mask: Array | None) -> Array:
+    """Returns embedded patches x f32[B,N,D] with the mask token where `mask` says."""
+    if self.mask_token == "absent":
+      if mask is not None:
+        raise UserError("vit.ViT: mask_token absent, expected learnt where patches are hidden")
+      return x
+    token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.features))
+    return x if mask is None else jnp.where(mask[..., None], token, x)
+
+  def _with_tokens(self, x: Array, cls_position: Array | float) -> Array:
+    """Returns x f32[B,N,D] behind the cls token and the registers, where there are some."""
+    table = lambda name, count: self.param(name, nn.initializers.normal(0.02), (1, count, self.features))
+    front = [table("cls_token", 1) + cls_position] if self.cls_token == "learnt" else []
+    front += [table("reg_token", self.registers)] if self.registers else []
+    spread = [jnp.broadcast_to(token, (len(x), *token.shape[1:])) for token in front]
+    return jnp.concatenate([*spread, x], axis=1) if front else x
+
   @nn.compact
   def __call__(
-    self, images: Array, *, keep: Array | None = None, keys: Array | None = None, train: bool = False
+    self,
+    images: Array,
+    *,
+    keep: Array | None = None,
+    mask: Array | None = None,
+    keys: Array | None = None,
+    train: bool = False,
   ) -> dict[str, Array]:
     """Returns "embedding" f32[B,D], "tokens" f32[B,N,D] (patches) and, where there is one, "cls" f32[B,D].
 
+    Where there are some, also "registers" f32[B,R,D].
+
     Args:
       images: f32[B,H,W,C], normalised.
-      keep: int32[B,K], the patches to encode (N = K then), none of which `patch_dropout` takes; None for all.
+      keep: int32[B,K], the patches to encode (N = K then); None for all.
+      mask: bool[B,N], true where the mask token takes the place of a patch; None for nowhere. Where `keep` or `mask`
+        is given, `patch_dropout` takes nothing.
       keys: key[B], the examples' keys for stochastic depth and patch dropout; None for neither.
       train: unused, there are no batch statistics.
     """
@@ -172,24 +222,25 @@ class ViT(nn.Module):
     if images.shape[-1] != self.channels:
       raise UserError(f"vit.ViT: images of {images.shape[-1]} channels, expected channels={self.channels}")
     patches = patchify(images, patch=self.patch)
-    keep = self._kept(keys, patches.shape[1]) if keep is None else keep
+    if keep is None and mask is None:
+      keep = self._kept(keys, patches.shape[1])
     cls_position, positions = self._positions(grid_shape(*images.shape[1:3], patch=self.patch))
     if keep is not None:  # pixels before the product: only what is kept is embedded
       patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
       positions = positions[keep]
-    x = PatchEmbed(self.features, self.dtype, self.patch_bias, name="patch_embed")(patches) + positions
-    if self.cls_token == "learnt":
-      cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.features)) + cls_position
-      x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, self.features)), x], axis=1)
+    x = PatchEmbed(self.features, self.dtype, self.patch_bias, name="patch_embed")(patches)
+    x = self._with_tokens(self._hidden(x, mask) + positions, cls_position)
     if self.pre_norm == "present":
       x = LayerNorm(self.norm_epsilon, name="norm_pre")(x)
     options = {"dtype": self.dtype, "norm_epsilon": self.norm_epsilon, "activation": self.activation}
     depth = {"drop_path": self.drop_path, "layer_scale": self.layer_scale, "remat": self.remat}
     x = Blocks(self.size.depth, self.size.heads, self.hidden, **depth, **options, name="blocks")(x, keys)
     x = LayerNorm(self.norm_epsilon, name="norm")(x)
-    cls, tokens = (None, x) if self.cls_token == "none" else (x[:, 0], x[:, 1:])
+    first = int(self.cls_token == "learnt")
+    registers, tokens = x[:, first : first + self.registers], x[:, first + self.registers :]
     if self.pooling == "map":
       embedding = AttentionPool(self.size.heads, self.hidden, **options, name="attn_pool")(x)
     else:
-      embedding = cls if self.pooling == "cls" else jnp.mean(tokens, axis=1)
-    return {"embedding": embedding, "tokens": tokens} | ({} if cls is None else {"cls": cls})
+      embedding = x[:, 0] if self.pooling == "cls" else jnp.mean(tokens, axis=1)
+    found = {"embedding": embedding, "tokens": tokens} | ({"cls": x[:, 0]} if first else {})
+    return found | ({"registers": registers} if self.registers else {})

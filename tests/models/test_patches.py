@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssljax.errors import UserError
-from ssljax.models.patches import grid_shape, patchify, random_patches, unpatchify
+from ssljax.models.patches import grid_shape, patchify, random_mask, random_patches, unpatchify
 
 
 def test_patchify_golden():
@@ -39,3 +39,13 @@ def test_random_patches_are_different_and_follow_the_key():
   shares = np.bincount(found.ravel(), minlength=8) / 500
   assert np.abs(shares - 3 / 8).max() < 5 * np.sqrt(3 / 8 * 5 / 8 / 500)
   np.testing.assert_array_equal(random_patches(keys[7:9], count=8, kept=3), found[7:9])
+
+
+def test_random_mask_hides_shares_between_the_bounds():
+  keys = jax.random.split(jax.random.key(1), 400)
+  found = np.asarray(random_mask(keys, count=20, share=(0.2, 0.5)))
+  counts = found.sum(axis=1)
+  assert set(counts) == set(range(4, 11)) and found.dtype == bool
+  assert np.abs(found.mean(axis=0) - 0.35).max() < 5 * 0.5 / 20
+  np.testing.assert_array_equal(random_mask(keys[5:6], count=20, share=(0.2, 0.5))[0], found[5])
+  assert np.asarray(random_mask(keys[:3], count=4, share=(0.01, 0.02))).sum() == 3  # at least one each

@@ -69,6 +69,25 @@ def test_map_pooling_sees_the_normed_tokens_and_the_activation_reaches_both_mlps
   assert np.abs(exact["tokens"] - out["tokens"]).max() > 1e-4
 
 
+def test_registers_and_the_mask_token(random_variables):
+  vit = ViT(**TINY | {"depth": 1}, registers=2, mask_token="learnt", pooling="mean")
+  names = lambda v: {name for name, _ in tree.named_leaves(jax.eval_shape(v.init, jax.random.key(0), IMAGES)["params"])}
+  assert names(vit) - names(vit.clone(registers=0, mask_token="absent")) == {"reg_token", "mask_token"}
+  variables, mask = random_variables(vit, IMAGES), jnp.arange(16)[None] < jnp.array([[3], [0]])
+  run = jax.jit(lambda images, mask: vit.apply(variables, images, mask=mask))
+  found, plain = run(IMAGES, mask), run(IMAGES, None)
+  assert found["registers"].shape == (2, 2, 16) and found["tokens"].shape == (2, 16, 16)
+  np.testing.assert_allclose(found["embedding"], found["tokens"].mean(axis=1), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(found["tokens"][1], plain["tokens"][1], rtol=1e-4, atol=1e-5)
+  assert float(jnp.abs(found["tokens"][0] - plain["tokens"][0]).max()) > 1e-3
+  changed = run(IMAGES.at[0, :4, :12].add(1.0), mask)  # the three hidden patches
+  np.testing.assert_allclose(changed["tokens"], found["tokens"], rtol=1e-4, atol=1e-5)
+  with pytest.raises(UserError, match="mask_token absent, expected learnt"):
+    jax.eval_shape(lambda: ViT(**TINY).init(jax.random.key(0), IMAGES, mask=mask))
+  with pytest.raises(UserError, match="registers -1, expected 0 or more"):
+    ViT(**TINY, registers=-1)
+
+
 def test_patch_dropout_keeps_a_share_of_the_patches_by_example(random_variables):
   vit = ViT(**TINY | {"depth": 1}, patch_dropout=0.7)
   variables, keys = random_variables(vit, IMAGES), jax.random.split(jax.random.key(3), 2)

@@ -39,6 +39,16 @@ TINY = {
   "slip.SLIP": dict(
     image_text=dict(name="clip.CLIP", model=TOWERS), projector_hidden=16, projector_out=8, temperature=0.5
   ),
+  "tips.TIPS": dict(
+    encoder=VIT | dict(registers=1, mask_token="learnt"),
+    text=TOWERS["text"] | dict(width=16),
+    captions="two",
+    prototypes=12,
+    head_hidden=16,
+    head_bottleneck=8,
+    initial_scale=4.0,
+    teacher_temperature=0.5,
+  ),
   "ul2.UL2": dict(
     model=dict(name="t5.T5", vocab_size=40, width=16, depth=2, heads=2, head_width=8, hidden=24, dropout=0.1)
   ),
@@ -72,8 +82,9 @@ def make_batch(keys, views=2):
 def plain_text():
   """Texts of random ids: captions, and queries with their blocks."""
   draw = np.random.default_rng(1).integers
-  lengths = {"text": TEXT["length"], "query": 4, "block": TEXT["length"]}
-  return {key: jnp.asarray(draw(0, 40, (BATCH, length)), jnp.int32) for key, length in lengths.items()}
+  length = TEXT["length"]
+  shapes = {"text": (length,), "texts": (2, length), "query": (4,), "block": (length,)}
+  return {key: jnp.asarray(draw(0, 40, (BATCH, *shape)), jnp.int32) for key, shape in shapes.items()}
 
 
 def packed_text(length=12):

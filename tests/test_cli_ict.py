@@ -56,6 +56,7 @@ def test_the_stand_in_has_the_shapes_of_the_data():
   ("override", "message"),
   [
     ("objective.encoder.vocab_size=200", "encoder.vocab_size: found 200, expected at least 259"),
+    ("objective.encoder={'name': 'text_tower.TextTower', 'vocab_size': 260}", "encoder.eos: found None, expected 1"),
     ("objective.encoder.length=20", "texts of 48 tokens, expected at most length=20"),
     ("data.source=embedded:photos", "pictures, expected text"),
     ("data.ict.keep=2.0", "data.ict.keep: found 2.0, expected a probability"),

@@ -105,7 +105,7 @@ def test_a_stream_of_pairs_is_put_together(data, monkeypatch):
       "--config.objective.model.text.encoder.vocab_size=200",
       "vocab_size: found 200, expected at least the captions'",
     ),
-    ("--config.objective.model.text.encoder.eos=None", "encoder.eos: found None, expected 1, which ends the captions"),
+    ("--config.objective.model.text.encoder.eos=None", "encoder.eos: found None, expected 1, which ends the texts"),
     ("--config.objective.model.text.encoder.eos=2", "encoder.eos: found 2, expected 1"),
   ],
 )

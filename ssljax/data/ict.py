@@ -91,7 +91,7 @@ def open_passages(spec: str, cloze: Cloze, *, split: str, trained_on: tuple[str,
   documents = open_documents(spec, split=split)
   tokenizer = named_tokenizer(cloze.tokenizer, *trained_on)
   sentences = open_sentences(documents, tokenizer)
-  around = 1 + (first_id(tokenizer) is not None)
+  around = 1 + (tokenizer.bos is not None)
   offsets, owners = cut(
     np.asarray(sentences.offsets), np.asarray(sentences.documents), most=cloze.query_length - around
   )
@@ -104,11 +104,6 @@ def open_passages(spec: str, cloze: Cloze, *, split: str, trained_on: tuple[str,
       f"data.ict.tokenizer: found {passages.identity}, expected {cloze.vocabulary}, as the run was started"
     )
   return passages
-
-
-def first_id(tokenizer: Tokenizer) -> int | None:
-  """Returns the id that stands before a text (BERT's [CLS]); None where there is none."""
-  return tokenizer.id("[CLS]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +150,7 @@ class ClozeStream:
     rows = shuffled(positions, size=len(self.passages), seed=self.seed)
     first, last = blocks.bounds[rows].T
     query = first + (chosen * (last - first)).astype(np.int64)
-    ends = {"first": first_id(self.passages.tokenizer), "eos": self.passages.tokenizer.eos}
+    ends = {"first": self.passages.tokenizer.bos, "eos": self.passages.tokenizer.eos}
     nothing = np.where(kept, query, query + 1)  # a query that is kept hides no sentence
     return HostBatch(
       {

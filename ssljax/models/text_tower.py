@@ -106,6 +106,20 @@ def check_tower(model: nn.Module, choices: dict[str, tuple[str, ...]], *, name: 
       raise UserError(f"{name}: {key} {nearest(getattr(model, key), valid)}")
 
 
+def check_ids(tower: nn.Module, *, size: int, end: int, where: str) -> None:
+  """Checks that a tower can read ids in [0, size) of texts that end with the id `end`; `where` starts the error line.
+
+  Raises:
+    UserError: it knows fewer ids, or takes another one for the end; a run would go on all the same, and be wrong.
+  """
+  if tower.vocab_size < size:
+    raise UserError(f"{where}.vocab_size: found {tower.vocab_size}, expected at least {size}, the ids of the texts")
+  if getattr(tower, "pooling", None) != "eos":
+    return
+  if (size - 1 if tower.eos is None else tower.eos) != end:
+    raise UserError(f"{where}.eos: found {tower.eos}, expected {end}, which ends the texts")
+
+
 def positions(tower: nn.Module, length: int, *, std: float) -> Array:
   """Returns the first `length` rows of the tower's learnt positions "pos_embed", f32[length,D].
 

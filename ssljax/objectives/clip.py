@@ -13,6 +13,7 @@ from ssljax.errors import UserError
 from ssljax.losses.contrastive import l2_normalize, sigmoid_loss, softmax_loss
 from ssljax.losses.pairs import Pairs, check_pairs
 from ssljax.models.dual import DualEncoder
+from ssljax.models.text_tower import check_ids
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 
@@ -33,18 +34,9 @@ class _ImageText(Objective):
       raise UserError(f"{name}: model {type(self.model).__name__}, expected dual.DualEncoder")
     check_pairs(self.pairs, where=f"{name}: pairs")
 
-  def check_texts(self, *, size: int, end: int) -> None:
-    """Returns nothing where the text tower can read ids in [0, size) of texts that end with the id `end`.
-
-    Raises:
-      UserError: it knows fewer ids, or takes another one for the end; a run would go on all the same, and be wrong.
-    """
-    tower, where = self.model.text.encoder, "objective.model.text.encoder"
-    if tower.vocab_size < size:
-      raise UserError(f"{where}.vocab_size: found {tower.vocab_size}, expected at least the captions' {size} ids")
-    largest = getattr(tower, "pooling", None) == "eos" and tower.eos is None
-    if getattr(tower, "pooling", None) == "eos" and (size - 1 if largest else tower.eos) != end:
-      raise UserError(f"{where}.eos: found {tower.eos}, expected {end}, which ends the captions")
+  def check_texts(self, *, size: int, end: int, where: str = "objective") -> None:
+    """Checks that the text tower reads ids in [0, size) of texts that end with the id `end`; see `check_ids`."""
+    check_ids(self.model.text.encoder, size=size, end=end, where=f"{where}.model.text.encoder")
 
   def _check_scale(self, name: str) -> None:
     if self.model.initial_scale is None:

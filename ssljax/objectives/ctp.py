@@ -75,6 +75,10 @@ class CTP(_Wrapper):
     if self.queue < 1:
       raise UserError(f"ctp.CTP: queue {self.queue}, expected at least 1")
 
+  def check_texts(self, *, size: int, end: int) -> None:
+    """Checks what the objective checks of its texts."""
+    self.objective.check_texts(size=size, end=end, where="objective.objective")
+
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns the objective's parameters, and its state with two copies of them, random queues, and task 0."""
     keys = jax.random.split(rng, 3)

@@ -13,6 +13,7 @@ from ssljax.losses.contrastive import in_batch_nats
 from ssljax.losses.pairs import Pairs, check_pairs
 from ssljax.models.dual import Tower
 from ssljax.models.text_layers import fold_in
+from ssljax.models.text_tower import check_ids
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 SIDES = ("query", "block")
@@ -59,10 +60,9 @@ class ICT(Objective):
         raise UserError(f"ict.ICT: {key} {nearest(str(getattr(self, key)), valid)}")
     _ = self.tower
 
-  @property
-  def vocab_size(self) -> int:
-    """Ids the encoder knows."""
-    return self.encoder.vocab_size
+  def check_texts(self, *, size: int, end: int) -> None:
+    """Checks that the encoder reads ids in [0, size) of texts that end with the id `end`; see `check_ids`."""
+    check_ids(self.encoder, size=size, end=end, where="objective.encoder")
 
   @property
   def tower(self) -> Tower:

@@ -73,6 +73,10 @@ class SLIP(Objective):
       dtype=self.image_text.model.image.encoder.dtype,
     )
 
+  def check_texts(self, *, size: int, end: int) -> None:
+    """Checks what the image-text objective checks of its texts."""
+    self.image_text.check_texts(size=size, end=end, where="objective.image_text")
+
   def parts(self) -> dict[str, Part]:
     """Returns "model"."""
     return {"model": Part(self.image_text.model, "model", "model")}

@@ -17,6 +17,7 @@ from ssljax.losses.self_distillation import centred_softmax, dino_loss, ibot_los
 from ssljax.models.dino_head import DINOHead
 from ssljax.models.dual import Tower
 from ssljax.models.patches import grid_shape, random_mask
+from ssljax.models.text_tower import check_ids
 from ssljax.models.vit import ViT
 from ssljax.schedules import Schedule
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
@@ -105,6 +106,10 @@ class TIPS(Objective):
   def head(self) -> DINOHead:
     """What gives scores over prototypes; there is one of cls tokens and one of patches."""
     return DINOHead(self.prototypes, self.head_hidden, self.head_bottleneck, dtype=self.encoder.dtype)
+
+  def check_texts(self, *, size: int, end: int) -> None:
+    """Checks that the text tower reads ids in [0, size) of texts that end with the id `end`; see `check_ids`."""
+    check_ids(self.text.encoder, size=size, end=end, where="objective.text.encoder")
 
   def parts(self) -> dict[str, Part]:
     """Returns "encoder" and "text"."""

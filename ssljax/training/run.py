@@ -102,6 +102,8 @@ def assemble(
   _check_vocabulary(objective, source)
   if feed.captioner is not None and hasattr(objective, "check_texts"):
     objective.check_texts(size=feed.captioner.size, end=feed.captioner.end)
+  if isinstance(source, Passages) and hasattr(objective, "check_texts"):
+    objective.check_texts(size=source.tokenizer.size, end=source.tokenizer.eos)
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
   with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here
@@ -147,10 +149,6 @@ def _remember_vocabulary(
 
 def _check_vocabulary(objective: Objective, source: Source | Corpus | Passages) -> None:
   found = getattr(objective, "vocab_size", None)
-  if isinstance(source, Passages) and found is not None and found < source.tokenizer.size:
-    raise UserError(
-      f"objective.encoder.vocab_size: found {found}, expected at least {source.tokenizer.size}, the tokenizer's pieces"
-    )
   if not isinstance(source, Corpus) or found is None or found >= source.vocabulary.size:
     return
   v = source.vocabulary

@@ -142,4 +142,6 @@ def test_sections_nest_and_the_objectives_keys_are_asked_for():
   section = dict(name="ctp.CTP", objective=dict(name="clip.SigLIP", model=model), weight=0.5)
   objective = build(section, "objectives", where="objective")
   assert objective.batch_keys == ("image", "text", "task") and objective.couples_examples
+  with pytest.raises(UserError, match=r"objective\.objective\.model\.text\.encoder\.vocab_size: found 20"):
+    objective.check_texts(size=30, end=29)
   assert objective.parts()["model"].state == "objective" and objective.pairs == "dense"

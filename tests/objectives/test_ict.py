@@ -113,4 +113,4 @@ def test_bad_batches_are_named():
 def test_built_from_a_config_section():
   section = dict(name="ict.ICT", encoder=dict(name="bert.Bert", vocab_size=300), towers="two")
   objective = build(section, "objectives", where="objective")
-  assert objective.vocab_size == 300 and objective.batch_keys == ("query", "block")
+  assert objective.encoder.vocab_size == 300 and objective.batch_keys == ("query", "block")

@@ -103,6 +103,14 @@ def test_bad_fields_are_named(options, message):
     dataclasses.replace(OBJECTIVE, **options)
 
 
+def test_the_texts_ids_are_checked():
+  OBJECTIVE.check_texts(size=20, end=19)
+  with pytest.raises(
+    UserError, match=r"objective\.image_text\.model\.text\.encoder\.vocab_size: found 20, expected at"
+  ):
+    OBJECTIVE.check_texts(size=21, end=20)
+
+
 def test_two_views_are_too_few():
   with pytest.raises(UserError, match=r"slip\.SLIP: found 2 views of an image, expected 3"):
     OBJECTIVE.init(KEY, make_batch(views=2))

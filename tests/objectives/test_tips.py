@@ -161,6 +161,12 @@ def test_bad_fields_are_named(options, message):
     dataclasses.replace(OBJECTIVE, **options)
 
 
+def test_the_texts_ids_are_checked():
+  OBJECTIVE.check_texts(size=20, end=19)
+  with pytest.raises(UserError, match=r"objective\.text\.encoder\.eos: found None, expected 1, which ends the texts"):
+    OBJECTIVE.check_texts(size=20, end=1)
+
+
 def test_built_from_a_config_section():
   encoder = dict(name="vit.ViT", variant="S", patch=14, registers=1, mask_token="learnt")
   text = dict(name="dual.Tower", width=384, encoder=dict(name="text_tower.TextTower", vocab_size=100))

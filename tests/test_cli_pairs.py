@@ -103,7 +103,7 @@ def test_a_stream_of_pairs_is_put_together(data, monkeypatch):
     ("--config.data.captions.pick=best", "unknown value best (did you mean"),
     (
       "--config.objective.model.text.encoder.vocab_size=200",
-      "vocab_size: found 200, expected at least the captions'",
+      "vocab_size: found 200, expected at least 259, the ids of the texts",
     ),
     ("--config.objective.model.text.encoder.eos=None", "encoder.eos: found None, expected 1, which ends the texts"),
     ("--config.objective.model.text.encoder.eos=2", "encoder.eos: found 2, expected 1"),

@@ -44,23 +44,6 @@ class PatchEmbed(nn.Module):
   dtype: precision.Dtype = "float32"
   bias: Literal["present", "absent"] = "present"
 
-  def _hidden(self, x: Array, mask: Array | None) -> Array:
-    """Returns embedded patches x f32[B,N,D] with the mask token where `mask` says."""
-    if self.mask_token == "absent":
-      if mask is not None:
-        raise UserError("vit.ViT: mask_token absent, expected learnt where patches are hidden")
-      return x
-    token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.features))
-    return x if mask is None else jnp.where(mask[..., None], token, x)
-
-  def _with_tokens(self, x: Array, cls_position: Array | float) -> Array:
-    """Returns x f32[B,N,D] behind the cls token and the registers, where there are some."""
-    table = lambda name, count: self.param(name, nn.initializers.normal(0.02), (1, count, self.features))
-    front = [table("cls_token", 1) + cls_position] if self.cls_token == "learnt" else []
-    front += [table("reg_token", self.registers)] if self.registers else []
-    spread = [jnp.broadcast_to(token, (len(x), *token.shape[1:])) for token in front]
-    return jnp.concatenate([*spread, x], axis=1) if front else x
-
   @nn.compact
   def __call__(self, patches: Array) -> Array:
     """Returns f32[B,N,features] for flattened patches[B,N,P]."""

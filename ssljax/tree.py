@@ -46,6 +46,12 @@ def size(tree: PyTree) -> int:
   return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
+def moved(held: PyTree, new: PyTree, *, decay: float | Array) -> PyTree:
+  """Returns decay * held + (1 - decay) * new of each leaf, without gradient: an average that moves (a teacher)."""
+  rate = 1 - decay
+  return jax.lax.stop_gradient(jax.tree.map(lambda a, b: a + rate * (b - a), held, new))
+
+
 def fold(tree: PyTree) -> PyTree:
   """Returns a checksum uint32[2] per leaf that is the same on any mesh.
 

@@ -1,20 +1,21 @@
 """SimCLR: two views of a picture attract each other, all other views of the batch repel."""
 
 import dataclasses
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from ssljax import rng as random
-from ssljax import sharding
 from ssljax.errors import UserError
 from ssljax.losses.contrastive import l2_normalize, nt_xent_and_accuracy
 from ssljax.losses.pairs import Pairs, check_pairs
+from ssljax.models.branch import Branch, as_images, as_views
 from ssljax.models.heads import MLPHead
 from ssljax.schedules import Schedule
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
+
+VIEWS = 0  # the use of an example's key
 
 
 @final
@@ -71,36 +72,25 @@ class SimCLR(Objective):
       dtype=self.encoder.dtype,
     )
 
+  @property
+  def branch(self) -> Branch:
+    """What both views go through."""
+    return Branch(self.encoder, self.projector)
+
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns parameters and batch statistics, each of "encoder" and "projector"."""
-    count, views, *shape = batch["views"].shape
+    count, views = batch["views"].shape[:2]
     if views != 2:
       raise UserError(f"simclr.SimCLR: found {views} views of an image, expected 2")
     if count < 2:
       raise UserError(f"simclr.SimCLR: found a batch of {count}, expected at least 2: the others are the negatives")
-    keys = jax.random.split(rng)
-    made = {
-      "encoder": self.encoder.init(keys[0], jnp.zeros((2, *shape))),
-      "projector": self.projector.init(keys[1], jnp.zeros((2, self.encoder.features))),
-    }
-    pick = lambda collection: {name: variables.get(collection, {}) for name, variables in made.items()}
-    return pick("params"), pick("batch_stats")
-
-  def _project(
-    self, params: Params, state: State, images: Array, *, keys: Array | None, train: bool
-  ) -> tuple[Array, Array, State]:
-    """Returns embedding, projection and the next batch statistics of images f32[N,H,W,C]."""
-    encoded, encoder = _apply(self.encoder, params["encoder"], state["encoder"], images, keys=keys, train=train)
-    embedding = encoded["embedding"]
-    projection, projector = _apply(self.projector, params["projector"], state["projector"], embedding, train=train)
-    return embedding, projection, {"encoder": encoder, "projector": projector}
+    return self.branch.init(rng, batch["views"])
 
   def loss(self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array) -> LossOutput:
     """Returns `nt_xent` of the two views' projections, how many partners are found, and their mean cosine."""
-    views = batch["views"]
-    images = sharding.constrain(views.reshape(-1, *views.shape[2:]))
-    _, projection, state = self._project(params, state, images, keys=_view_keys(rng, batch["index"]), train=True)
-    a, b = jnp.moveaxis(projection.reshape(-1, 2, self.projector_out), 1, 0)
+    keys = random.spread(random.example_keys(rng, batch["index"]), VIEWS, 2)
+    found, state = self.branch(params, state, as_images(batch["views"]), train=True, keys=keys)
+    a, b = jnp.moveaxis(as_views(found["projection"], 2), 1, 0)
     temperature = Schedule.of(self.temperature)(step)
     loss, accuracy = nt_xent_and_accuracy(a, b, temperature=temperature, pairs=self.pairs)
     cosine = jnp.mean(jnp.sum(l2_normalize(a) * l2_normalize(b), axis=-1))
@@ -109,18 +99,5 @@ class SimCLR(Objective):
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
     """Returns "embedding" f32[B,D] and "projection" f32[B,P], with the running batch statistics."""
-    embedding, projection, _ = self._project(params, state, batch["image"], keys=None, train=False)
-    return {"embedding": embedding, "projection": projection}
-
-
-def _apply(module: nn.Module, params: Params, stats: State, x: Array, **keywords: Any) -> tuple[Any, State]:
-  """Returns the module's output and its next batch statistics."""
-  variables = {"params": params, "batch_stats": stats}
-  out, changed = module.apply(variables, x, mutable=["batch_stats"], **keywords)
-  return out, changed.get("batch_stats", stats)
-
-
-def _view_keys(rng: Array, index: Array) -> Array:
-  """Returns one key for each view, key[2B]: batch-major, as the views are."""
-  keys = random.example_keys(rng, index)
-  return jax.vmap(lambda key: jax.random.split(key))(keys).reshape(-1)
+    found, _ = self.branch(params, state, batch["image"], train=False)
+    return {name: found[name] for name in ("embedding", "projection")}

@@ -7,16 +7,17 @@ from typing import ClassVar, final
 import jax
 import jax.numpy as jnp
 
-from ssljax import sharding
+from ssljax import rng as random
 from ssljax.errors import UserError
 from ssljax.losses.contrastive import nt_xent_and_accuracy
+from ssljax.models.branch import as_images, as_views, run
 from ssljax.models.heads import MLPHead
 from ssljax.objectives.clip import _ImageText
-from ssljax.objectives.simclr import _apply, _view_keys
 from ssljax.schedules import Schedule
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 VIEWS = 3
+VIEW_PAIR = 1  # the use of an example's key; the image-text loss has its own
 
 
 @final
@@ -98,12 +99,13 @@ class SLIP(Objective):
     views, index = batch["views"], batch["index"]
     pair = {"image": views[:, 0], "text": batch["text"], "index": index}
     out = self.image_text.loss(params["model"], state["model"], pair, rng=rng, step=step)
-    images = sharding.constrain(views[:, 1:].reshape(-1, *views.shape[2:]))
-    keys = _view_keys(jax.random.fold_in(rng, 1), index)
-    seen, model = self.image_text._apply(params["model"], out.state, {"image": images}, keys=keys, train=True)
+    keys = random.spread(random.example_keys(rng, index), VIEW_PAIR, 2)
+    seen, model = self.image_text._apply(
+      params["model"], out.state, {"image": as_images(views[:, 1:])}, keys=keys, train=True
+    )
     embedding = seen["image"]["embedding"]
-    projection, projector = _apply(self.projector, params["projector"], state["projector"], embedding, train=True)
-    a, b = jnp.moveaxis(projection.reshape(-1, 2, self.projector_out), 1, 0)
+    projection, projector = run(self.projector, params["projector"], state["projector"], embedding, train=True)
+    a, b = jnp.moveaxis(as_views(projection, 2), 1, 0)
     nt_xent, accuracy = nt_xent_and_accuracy(a, b, temperature=self.temperature, pairs=self.image_text.pairs)
     metrics = {"slip/image_text": out.loss, "slip/nt_xent": nt_xent, "slip/accuracy": accuracy}
     return LossOutput(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ssljax import rng as random
-from ssljax import sharding
+from ssljax import sharding, tree
 from ssljax.errors import UserError, nearest
 from ssljax.losses.contrastive import l2_normalize, softmax_loss
 from ssljax.losses.pairs import Pairs, check_pairs
@@ -214,9 +214,8 @@ class TIPS(Objective):
 
   def post_update(self, params: Params, state: State, *, step: Array) -> tuple[Params, State]:
     """Returns parameters with the scale between 1 and `max_scale`, and the state with the teacher moved."""
-    rate = 1 - Schedule.of(self.decay)(step)
     student = {name: params[name] for name in STUDENT}
-    teacher = jax.tree.map(lambda t, s: t + rate * (s - t), state["teacher"], student)
+    teacher = tree.moved(state["teacher"], student, decay=Schedule.of(self.decay)(step))
     scale = jnp.clip(params["logit_scale"], 0.0, math.log(self.max_scale))
     return {**params, "logit_scale": scale}, {**state, "teacher": teacher}
 

@@ -139,7 +139,7 @@ class Health:
     examples: pictures that are measured, evenly spread over the split; two augmented views of each.
     source: where they come from; none: `evaluation.source`, else the training source (of a stream its first task's).
     split: which of its splits; none: `evaluation.test`, else "test".
-    feature: which output of `Objective.encode` is measured.
+    features: which outputs of `Objective.encode` are measured; those of them that the objective has.
     alarm: when the run is said to collapse; none: never.
   """
 
@@ -147,7 +147,7 @@ class Health:
   examples: int = 512
   source: str | None = None
   split: str | None = None
-  feature: str = "embedding"
+  features: tuple[str, ...] = ("embedding", "projection")
   alarm: Alarm | None = dataclasses.field(default_factory=Alarm)
 
 

@@ -1,6 +1,6 @@
 """What an objective makes of pictures as they come from the host: whole ones, and two views of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ def of_pictures(objective: Objective, augment: Any) -> Callable[[Params, State, 
 
 
 def of_views(
-  objective: Objective, augment: Any, *, feature: str
+  objective: Objective, augment: Any, *, names: Sequence[str]
 ) -> Callable[[Params, State, Array, Batch], dict[str, Array]]:
-  """Returns (params, objective state, key, host batch) -> {feature: f32[B,2,D]}, of two augmented views of a picture.
+  """Returns (params, objective state, key, host batch) -> {name: f32[B,2,D]}, of two augmented views of a picture.
 
   The views are a function of (key, `index`): those of a method with several are its first two, those of a method with
   one are two draws of it.
@@ -26,18 +26,19 @@ def of_views(
   Args:
     objective: the method.
     augment: its device augmentation.
-    feature: which output of `Objective.encode`.
+    names: outputs of `Objective.encode`; what the objective has of them is returned.
 
   Raises:
-    UserError: the objective encodes no such thing.
+    UserError: it has none of them.
   """
 
   def encode(params: Params, state: State, key: Array, host: Batch) -> dict[str, Array]:
     views = _two_views(augment, key, host)
     outputs = objective.encode(params, state, {"image": sharding.constrain(views.reshape(-1, *views.shape[2:]))})
-    if feature not in outputs:
-      raise UserError(f"health.feature: unknown output {nearest(feature, outputs)}")
-    return {feature: outputs[feature].reshape(len(views), 2, -1)}
+    found = {name: outputs[name].reshape(len(views), 2, -1) for name in names if name in outputs}
+    if not found:
+      raise UserError(f"health.features: unknown output {nearest(', '.join(names), outputs)}")
+    return found
 
   return encode
 

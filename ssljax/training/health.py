@@ -1,8 +1,8 @@
 """Health while a run goes on: a held-out slice of pictures, measured without labels, and the alarm of collapse."""
 
+import collections
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -11,12 +11,11 @@ from ssljax import distributed, rng, sharding
 from ssljax.data.pipeline import index_words
 from ssljax.data.source import open_source
 from ssljax.errors import UserError
-from ssljax.evaluators.collapse import NAMES, History
-from ssljax.evaluators.features import extract
+from ssljax.evaluators.collapse import ON, History, watched
 from ssljax.evaluators.health import measures
 from ssljax.training.progress import ProgressLine
 from ssljax.training.run import Run
-from ssljax.types import TrainState
+from ssljax.types import Batch, TrainState
 from ssljax.writer import FILE, Silence, Writer, read_metrics
 
 
@@ -32,7 +31,7 @@ class Slice:
     assert section is not None
     if not job.data.pictures:
       raise UserError("health: found a section, expected none for text")
-    self._run, self._feature, self.section = run, section.feature, section
+    self._run, self.section = run, section
     held = job.evaluation and job.evaluation.source
     split = section.split or (job.evaluation.test if job.evaluation else "test")
     source = open_source(section.source or held or job.data.source, split=split, image_size=job.data.image_size)
@@ -45,20 +44,27 @@ class Slice:
 
   def __call__(self, state: TrainState) -> dict[str, float]:
     """Returns the measures of a state; it depends on nothing else."""
-    key = rng.use_key(state.rng, rng.HEALTH)
-    encode = lambda batch: self._run.encode_views(state.params, state.objective_state, key, batch)
-    features, _ = extract(encode, self._batches(), key=self._feature)
-    return {name: float(value) for name, value in measures(*np.split(features, 2, axis=1)).items()}
+    found = {name: measures(views[:, 0], views[:, 1]) for name, views in self._encode(state).items()}
+    return {f"{name}_{key}": float(value) for name, one in found.items() for key, value in one.items()}
 
-  def _batches(self) -> Iterator[dict[str, Any]]:
-    """Yields batches of one shape, no larger than those that are trained on; the last one is padded."""
+  def _encode(self, state: TrainState) -> dict[str, np.ndarray]:
+    """Returns {name: f32[N,2,D]}, of the views of each picture."""
+    key = rng.use_key(state.rng, rng.HEALTH)
+    rows = collections.defaultdict(list)
+    for valid, batch in self._batches():
+      encoded = self._run.encode_views(state.params, state.objective_state, key, batch)
+      for name, views in encoded.items():
+        rows[name].append(distributed.to_host(views)[:valid])
+    return {name: np.concatenate(parts) for name, parts in rows.items()}
+
+  def _batches(self) -> Iterator[tuple[int, Batch]]:
+    """Yields (rows that count, batch) of one shape, no larger than what is trained on; the last one is padded."""
     job, place = self._run.job, sharding.batch_sharding(self._run.mesh)
     devices, count = sharding.batch_devices(self._run.mesh), len(self._arrays["index"])
     size = min(job.data.batch_size // job.accumulate, -(-count // devices) * devices)
     for start in range(0, count, size):
-      rows = np.arange(start, start + size)
-      batch = {key: value[np.minimum(rows, count - 1)] for key, value in self._arrays.items()}
-      yield {key: jax.device_put(value, place) for key, value in (batch | {"valid": rows < count}).items()}
+      rows = np.minimum(np.arange(start, start + size), count - 1)
+      yield min(size, count - start), {k: jax.device_put(v[rows], place) for k, v in self._arrays.items()}
 
 
 def slice_of(run: Run) -> Slice | None:
@@ -85,7 +91,7 @@ class Watch:
     self._history = History(self._alarm) if self._alarm else None
     self._known = 0
     for row in _records(workdir, start) if distributed.is_main() else ():
-      self._add(int(row["step"]), {key: row[f"health/{key}"] for key in NAMES})
+      self._add(int(row["step"]), row)
 
   def begin(self, step: int, state: TrainState) -> bool:
     """Measures what a run begins with, which later measures are compared to; returns whether it is to stop."""
@@ -101,15 +107,16 @@ class Watch:
     return self._stops()
 
   def _measure(self, step: int, state: TrainState) -> None:
-    found = self._held(state)
+    found = {f"health/{key}": value for key, value in self._held(state).items()}
     line = self._add(step, found)
     if line:
       self._progress.say(line)
     on = bool(self._history and self._history.collapsed)
-    self._progress.note(f"{'COLLAPSE ' if on else ''}RankMe {found['rankme']:.3g}")
-    self._writer.write(step, {f"health/{key}": value for key, value in (found | {"collapse": float(on)}).items()})
+    rank = next(value for key, value in found.items() if key.endswith("rankme"))
+    self._progress.note(f"{'COLLAPSE ' if on else ''}RankMe {rank:.3g}")
+    self._writer.write(step, found | {ON: float(on)})
 
-  def _add(self, step: int, found: dict[str, float]) -> str:
+  def _add(self, step: int, found: Mapping[str, float]) -> str:
     self._known += 1
     return self._history.add(step, found) if self._history else ""
 
@@ -124,4 +131,4 @@ def _records(workdir: pathlib.Path, start: int) -> list[dict[str, float]]:
   """Returns the lines of earlier measurements up to a step."""
   file = workdir / FILE
   rows = read_metrics(file) if file.is_file() else []
-  return [row for row in rows if row["step"] <= start and all(f"health/{key}" in row for key in NAMES)]
+  return [row for row in rows if row["step"] <= start and watched(row)]

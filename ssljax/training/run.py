@@ -41,7 +41,7 @@ class Run:
     like: the abstract state with shardings.
     batch: the abstract augmented batch.
     encode: (params, objective state, host batch) -> the objective's encoding, compiled once for all evaluations.
-    encode_views: (params, objective state, key, host batch) -> {health.feature: f32[B,2,D]} of two augmented views.
+    encode_views: (params, objective state, key, host batch) -> {name of `health.features`: f32[B,2,D]}, of two views.
     captioner: makes rows of ids of texts, as those of the batches are; None where the run reads no captions.
   """
 
@@ -125,7 +125,7 @@ def assemble(
     like=like,
     batch=batch,
     encode=jax.jit(encoding.of_pictures(objective, augment)),
-    encode_views=jax.jit(encoding.of_views(objective, augment, feature=job.health.feature if job.health else "")),
+    encode_views=jax.jit(encoding.of_views(objective, augment, names=job.health.features if job.health else ())),
     captioner=feed.captioner,
   )
 

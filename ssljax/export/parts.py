@@ -51,10 +51,10 @@ def take(objective: Objective, state: TrainState, weights: Weights) -> tuple[dic
   params = average if weights == "ema" else state.params
   found = {}
   for name, part in parts.items():
-    own = (
-      _at(state.objective_state, part.teacher) if weights == "teacher" and part.teacher else _at(params, part.params)
-    )
-    found |= _named(own, f"{name}/params/") | _named(_statistics(part, state.objective_state), f"{name}/batch_stats/")
+    taught, rest = weights == "teacher" and part.teacher is not None, state.objective_state
+    own = _at(rest, part.teacher) if taught else _at(params, part.params)
+    stats = _at(rest, part.teacher_state) if taught and part.teacher_state else _statistics(part, rest)
+    found |= _named(own, f"{name}/params/") | _named(stats, f"{name}/batch_stats/")
   return found, weights
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ssljax import build
 from ssljax.errors import UserError
 from ssljax.evaluators import collapse
 from ssljax.report import known
@@ -70,7 +71,7 @@ class RunDir:
   @functools.cached_property
   def collapses(self) -> dict[int, str]:
     """The alarms of collapse by step, as they were said."""
-    return collapse.told(self.rows)
+    return collapse.told(self.rows, _alarm(self.config))
 
   @property
   def broken(self) -> int:
@@ -100,6 +101,16 @@ def read(directory: pathlib.Path) -> RunDir:
     pictures=_pictures(directory / "pictures"),
     known=known.read(_json(tasks_file), final, path=tasks_file),
   )
+
+
+def _alarm(config: dict[str, Any]) -> collapse.Alarm:
+  """Returns the alarm of a config, the default one where it has none that could be read."""
+  section = config.get("health")
+  alarm = section.get("alarm") if isinstance(section, dict) else None
+  try:
+    return build.construct(collapse.Alarm, alarm if isinstance(alarm, dict) else {})
+  except UserError:
+    return collapse.Alarm()
 
 
 def _staged(final: dict[str, float]) -> dict[str, float]:

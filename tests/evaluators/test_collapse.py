@@ -54,11 +54,20 @@ def test_records_tell_what_was_said():
   lines, on = said(Alarm(), rows)
   records = [one | {"health/collapse": float(one["step"] in on)} for one in rows]
   records.insert(1, {"step": 5, "train/loss": 1.0})
-  assert told(records) == lines and lines.keys() == {20, 60}
-  assert told(rows) == told([]) == {}
+  assert told(records, Alarm()) == lines and lines.keys() == {20, 60}
+  assert told(rows, Alarm()) == told([], Alarm()) == {}
 
 
-@pytest.mark.parametrize("bad", [{"rankme": 1.0}, {"feature_std": -0.1}, {"patience": 0}])
+@pytest.mark.parametrize("bad", [{"rankme": 1.0}, {"feature_std": -0.1}, {"projection_std": 2.0}, {"patience": 0}])
 def test_mistakes_are_named(bad):
   with pytest.raises(UserError, match=f"{next(iter(bad))}: found"):
     Alarm(**bad)
+
+
+def test_rank_counts_from_one_and_projections_are_held_to_more():
+  lines, _ = said(Alarm(patience=1), [row(0, 6.0), row(1, 1.8), row(2, 1.7)])
+  assert lines.keys() == {2} and lines[2].endswith("RankMe 1.7, 28 % of its best (6 at step 0)")
+  projection = [{"health/projection_feature_std": value} for value in (0.1, 0.06, 0.04)]
+  rows = [row(step, 6.0, std, **one) for step, (std, one) in enumerate(zip((0.1, 0.03, 0.03), projection, strict=True))]
+  lines, _ = said(Alarm(patience=1), rows)
+  assert lines == {2: "step 2: collapse: projection feature std 0.04, 40 % of its best (0.1 at step 0)"}

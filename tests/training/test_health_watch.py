@@ -10,7 +10,7 @@ from ssljax import runtime
 from ssljax.cli import main
 from ssljax.commands.configs import load_config
 from ssljax.errors import UserError
-from ssljax.evaluators.collapse import told
+from ssljax.evaluators.collapse import Alarm, told
 from ssljax.evaluators.health import measures
 from ssljax.training.health import slice_of
 from ssljax.training.loop import start, train
@@ -55,7 +55,7 @@ def test_a_run_that_collapses_says_so_once_and_is_no_other_run(tmp_path, capsys)
   best, last = health[0]["health/embedding_feature_std"], health[3]["health/embedding_feature_std"]
   share = f"{100 * last / best:.0f} % of its best ({best:.3g} at step 0)"
   line = f"step 6: collapse: embedding feature std {last:.3g}, {share}"
-  assert said == [line] and told(health) == {6: line}
+  assert said == [line] and told(health, Alarm()) == {6: line}
 
   unwatched, other, none = trained(made(every=0), tmp_path / "unwatched")
   assert other == curve and not none

@@ -95,9 +95,10 @@ def at_step(function: Callable[[PyTree, Params, Array], PyTree]) -> Transform:
   return Transform(lambda params: optax.EmptyState(), update)
 
 
-def scale_by_schedule(schedule: Schedule) -> Transform:
-  """Returns u * schedule(step)."""
-  return at_step(lambda updates, params, step: jax.tree.map(lambda u: u * schedule(step), updates))
+def scale_by_schedule(schedule: Schedule, rules: Sequence[tuple[str, Schedule]] = ()) -> Transform:
+  """Returns u * schedule(step); of the rules (regex, schedule) the first found in the parameter's path goes before."""
+  one = lambda name, u, step: u * tree.first_match(rules, name, schedule)(step)
+  return at_step(lambda updates, params, step: tree.map_named(lambda name, u: one(name, u, step), updates))
 
 
 def add_decay(schedule: Schedule, no_decay: Sequence[str]) -> Transform:

@@ -39,6 +39,7 @@ def smoke(config, source):
 def smoke_schedule(config):
   schedule = config["optimizer"]["learning_rate"]
   schedule |= {"warmup_steps": 1, "total_steps": 2} if "total_steps" in schedule else {}
+  schedule |= {"boundaries": [1]} if "boundaries" in schedule else {}
 
 
 def smoke_pairs(config, source):
@@ -69,6 +70,8 @@ def smoke_pictures(config):
     encoder |= {"depth": 18, "stem": "cifar"}
   for key in ("decoder_width", "decoder_depth", "decoder_heads"):
     config["objective"] |= {key: {"decoder_width": 8}.get(key, 1)} if key in config["objective"] else {}
+  for key in ("projector_hidden", "projector_out"):
+    config["objective"] |= {key: min(16, config["objective"][key])} if key in config["objective"] else {}
   smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
   return config

@@ -29,6 +29,7 @@ SIGMOID_TOWERS = TOWERS | dict(
   initial_bias=-1.0,
 )
 TINY = {
+  "barlow_twins.BarlowTwins": dict(encoder=VIT, projector_layers=1, projector_out=20),
   "byol.BYOL": dict(encoder=VIT, projector_hidden=16, projector_out=8),
   "clip.CLIP": dict(model=TOWERS),
   "clip.SigLIP": dict(model=SIGMOID_TOWERS),
@@ -40,8 +41,15 @@ TINY = {
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
   "moco.MoCo": dict(encoder=VIT, projector_out=8, queue=32),
   "moco_v3.MoCoV3": dict(encoder=VIT, projector_hidden=16, projector_out=8),
-  "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
   "simsiam.SimSiam": dict(encoder=VIT, projector_width=16, predictor_hidden=8),
+  "multi_task.MultiTask": dict(
+    encoder=VIT,
+    tasks=dict(rotation=dict(name="rotnet.RotNet"), simclr=dict(name="simclr.SimCLR", projector_out=8)),
+    weights=dict(simclr=0.5),
+  ),
+  "rotnet.RotNet": dict(encoder=VIT),
+  "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
+  "sla.SLA": dict(encoder=VIT, num_classes=5),
   "slip.SLIP": dict(
     image_text=dict(name="clip.CLIP", model=TOWERS), projector_hidden=16, projector_out=8, temperature=0.5
   ),
@@ -58,6 +66,7 @@ TINY = {
   "ul2.UL2": dict(
     model=dict(name="t5.T5", vocab_size=40, width=16, depth=2, heads=2, head_width=8, hidden=24, dropout=0.1)
   ),
+  "vicreg.VICReg": dict(encoder=VIT, projector_hidden=16, projector_out=8, invariance=1, variance=1, covariance=0.04),
 }
 # One of each kind: a mesh of all three axes is enough for the others, compilations are what the suite's time goes to.
 ON_EVERY_MESH = ("clip.CLIP", "mae.MAE", "simclr.SimCLR", "ul2.UL2")
@@ -83,7 +92,8 @@ def make_batch(keys, views=2):
   }
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
   found = {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys if key in leaves}
-  others = packed_text() | plain_text() | {"task": jnp.arange(BATCH, dtype=jnp.int32) % 2}
+  numbers = jnp.arange(BATCH, dtype=jnp.int32)
+  others = packed_text() | plain_text() | {"task": numbers % 2, "label": numbers % 5}
   return found | {key: value for key, value in others.items() if key in keys} | {"index": jnp.asarray(index)}
 
 

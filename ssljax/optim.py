@@ -4,6 +4,7 @@
   weight_decay     number or schedule; only parameters of two or more axes are decayed (biases, norms are not)
   no_decay         regular expressions; a parameter whose path one of them finds is not decayed either
   lr_multipliers   (regular expression, factor) pairs, the first found in the path counts; 0 freezes
+  hold             (regular expression, step) pairs: before that step what the first found stands still
   layer_decay      factor a layer from the head down (fine-tuning); see `transforms.scale_by_layer`
   clip, clip_by    largest norm of the gradient, of all parameters together ("global") or each ("parameter")
   scale            learning rate times B / base_batch_size ("linear") or its square root ("sqrt")
@@ -49,6 +50,7 @@ def adamw(
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -70,7 +72,7 @@ def adamw(
   Differs from the reference: the decay is multiplied by the learning rate, as in PyTorch.
   """
   rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(rate, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   return common.optimizer(
     optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=moment_dtype), common.decay(), common.step()
   )
@@ -84,6 +86,7 @@ def sgd(
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -102,7 +105,7 @@ def sgd(
   Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
   """
   rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(rate, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   trace = optax.trace(momentum, nesterov=acceleration == "nesterov")
   return common.optimizer(common.decay(), trace, common.step())
 
@@ -116,6 +119,7 @@ def lars(
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -139,7 +143,7 @@ def lars(
   Source: You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, arXiv 1708.03888.
   """
   rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(rate, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   order = {"gradients": (optax.trace(momentum), common.step()), "steps": (common.step(), optax.trace(momentum))}
   return common.optimizer(common.decay(), transforms.scale_by_trust_ratio(trust), *order[buffer])
 
@@ -154,6 +158,7 @@ def adafactor(
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -180,7 +185,7 @@ def adafactor(
   Differs from the reference: weight decay (none in T5) is multiplied by the learning rate.
   """
   rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(rate, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   moment = optax.scale_by_factored_rms(decay_rate=decay_exponent, min_dim_size_to_factor=min_factored_dim)
   size = {"relative": (transforms.scale_by_parameter_rms(1e-3),), "absolute": ()}[step_size]
   return common.optimizer(moment, transforms.clip_by_rms(update_clip), *size, common.decay(), common.step())
@@ -211,6 +216,7 @@ class _Common:
   weight_decay: float | Schedule
   no_decay: tuple[str, ...]
   lr_multipliers: tuple[tuple[str, float], ...]
+  hold: tuple[tuple[str, int], ...]
   layer_decay: float | None
   clip: float | None
   clip_by: Literal["global", "parameter"]
@@ -236,9 +242,11 @@ class _Common:
     checks = (
       transforms.check_rules("optimizer.no_decay", self.no_decay),
       transforms.check_rules("optimizer.lr_multipliers", [pattern for pattern, _ in self.lr_multipliers]),
+      transforms.check_rules("optimizer.hold", [pattern for pattern, _ in self.hold]),
     )
     norms = {"global": optax.clip_by_global_norm, "parameter": transforms.clip_by_parameter_norm}
     clip = () if self.clip is None else (norms[self.clip_by](self.clip),)
-    chain = optax.chain(*checks, *clip, *parts)
+    held = (transforms.hold(self.hold),) if self.hold else ()
+    chain = optax.chain(*checks, *clip, *parts, *held)
     transform = chain if self.ema is None else transforms.with_ema(chain, decay=self.ema)
     return Optimizer(transform=transform, learning_rate=self.learning_rate, weight_decay=Schedule.of(self.weight_decay))

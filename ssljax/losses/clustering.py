@@ -1,4 +1,4 @@
-"""Losses over prototypes: assignments of embeddings to clusters that fill all of them alike, and room between points."""
+"""Losses over prototypes: assignments of embeddings to clusters that fill all of them alike; room between points."""
 
 import jax
 import jax.numpy as jnp

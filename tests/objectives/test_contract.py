@@ -39,6 +39,7 @@ TINY = {
   "slip.SLIP": dict(
     image_text=dict(name="clip.CLIP", model=TOWERS), projector_hidden=16, projector_out=8, temperature=0.5
   ),
+  "swav.SwAV": dict(encoder=VIT, projector_hidden=16, projector_out=8, prototypes=6, temperature=0.5, queue=32),
   "tips.TIPS": dict(
     encoder=VIT | dict(registers=1, mask_token="learnt"),
     text=TOWERS["text"] | dict(width=16),

@@ -12,7 +12,7 @@ from ssljax import rng as random
 from ssljax.errors import UserError
 from ssljax.losses.clustering import sinkhorn
 from ssljax.losses.contrastive import l2_normalize
-from ssljax.losses.self_distillation import dino_loss
+from ssljax.losses.self_distillation import dino_loss, entropy
 from ssljax.models.branch import Branch, as_images, as_views, run
 from ssljax.models.crops import check_crops, embed_crops
 from ssljax.models.heads import MLPHead
@@ -119,7 +119,7 @@ class SwAV(Objective):
     targets, queue = self._assign(params, state, z[:, :views], scores[:, :views], step)
     temperature = Schedule.of(self.temperature)(step)
     mean = jnp.mean(jax.nn.softmax(scores / temperature, axis=-1), axis=(0, 1))
-    metrics = {"swav/entropy": jnp.mean(_entropy(targets)), "swav/prototypes_used": jnp.exp(_entropy(mean))}
+    metrics = {"swav/entropy": jnp.mean(entropy(targets)), "swav/prototypes_used": jnp.exp(entropy(mean))}
     loss = dino_loss(scores, targets, temperature=temperature)
     return LossOutput(loss=loss, state={"stats": stats, **queue}, metrics=metrics)
 
@@ -155,8 +155,3 @@ class SwAV(Objective):
     """Returns parameters with the prototypes at unit length, and the state."""
     del step
     return {**params, "prototypes": l2_normalize(params["prototypes"])}, state
-
-
-def _entropy(p: Array) -> Array:
-  """Returns the entropy f32[...] of probabilities f32[...,K], in nats."""
-  return -jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1)

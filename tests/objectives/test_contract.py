@@ -32,6 +32,7 @@ TINY = {
   "clip.SigLIP": dict(model=SIGMOID_TOWERS),
   "convirt.ConVIRT": dict(model=TOWERS | dict(initial_scale=None), temperature=0.5),
   "ctp.CTP": dict(objective=dict(name="clip.CLIP", model=TOWERS), queue=24, temperature=0.5),
+  "dino.DINO": dict(encoder=VIT, prototypes=12, head_hidden=16, head_bottleneck=8, teacher_temperature=0.2),
   "ict.ICT": dict(encoder=dict(name="bert.Bert") | TEXT, towers="two", width=8),
   "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),

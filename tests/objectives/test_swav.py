@@ -7,43 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from tiny_crops import BATCH, QUICK, SIZE, Convolution, batch_norm, make_batch, slow_maps
 
 from ssljax.build import build
 from ssljax.errors import UserError
-from ssljax.models.layers import BatchNorm
 from ssljax.models.vit import ViT
 from ssljax.objectives.swav import SwAV
 
-BATCH, SIZE, K, T, EPSILON = 4, 8, 5, 0.2, 0.3
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
+K, T, EPSILON = 5, 0.2, 0.3
 KEY = jax.random.key(7)
-
-
-class Convolution(nn.Module):
-  """The smallest encoder with batch statistics."""
-
-  features: int = 6
-  dtype: str = "float32"
-
-  @nn.compact
-  def __call__(self, images, *, keep=None, keys=None, train=False):
-    x = nn.Conv(self.features, (3, 3), name="conv")(images)
-    x = nn.relu(BatchNorm(use_running_average=not train, name="bn")(x))
-    return {"embedding": jnp.mean(x, axis=(1, 2))}
 
 
 OBJECTIVE = SwAV(
   encoder=Convolution(), projector_hidden=16, projector_out=3, prototypes=K, temperature=T, epsilon=EPSILON, queue=8,
   queue_from=3,
 )  # fmt: skip
-
-
-def make_batch(seed=0, count=BATCH, views=2, local=3, side=4):
-  draw = np.random.default_rng(seed).normal
-  pictures = lambda number, side: jnp.asarray(draw(size=(count, number, side, side, 3)), jnp.float32)
-  index = np.stack([np.zeros(count), np.arange(count)], axis=1)
-  found = {"views": pictures(views, SIZE), "local_views": pictures(local, side)}
-  return found | {"index": jnp.asarray(index, jnp.uint32)}
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +32,10 @@ def tiny():
   return params, state, jax.jit(run, compiler_options=QUICK)
 
 
-def batch_norm(x, params):
-  axes = tuple(range(x.ndim - 1))
-  return (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5) * params["scale"] + params["bias"]
-
-
 def slow_projections(params, batch):
   """Each resolution through the encoder with statistics of its own, then all crops through the projector."""
-  rows = []
-  for key in ("views", "local_views"):
-    views = batch[key]
-    images = np.concatenate([views[:, v] for v in range(views.shape[1])])
-    hidden = np.asarray(nn.Conv(6, (3, 3)).apply({"params": params["encoder"]["conv"]}, images), np.float64)
-    rows.append(np.maximum(batch_norm(hidden, params["encoder"]["bn"]), 0).mean((1, 2)))
-  x = np.concatenate(rows)  # one view after the other
+  maps = [slow_maps(params["encoder"], batch[key]) for key in ("views", "local_views")]
+  x = np.concatenate([each.mean((2, 3)).reshape(-1, 6) for each in maps])
   head = jax.tree.map(np.asarray, params["projector"])
   x = np.maximum(batch_norm(x @ head["fc1"]["kernel"], head["bn1"]), 0) @ head["fc2"]["kernel"] + head["fc2"]["bias"]
   return (x / np.linalg.norm(x, axis=1, keepdims=True)).reshape(-1, BATCH, 3)

@@ -36,6 +36,7 @@ TINY = {
   "convirt.ConVIRT": dict(model=TOWERS | dict(initial_scale=None), temperature=0.5),
   "ctp.CTP": dict(objective=dict(name="clip.CLIP", model=TOWERS), queue=24, temperature=0.5),
   "direct_pred.DirectPred": dict(encoder=VIT, projector_hidden=16, projector_out=8),
+  "dino.DINO": dict(encoder=VIT, prototypes=12, head_hidden=16, head_bottleneck=8, teacher_temperature=0.2),
   "ict.ICT": dict(encoder=dict(name="bert.Bert") | TEXT, towers="two", width=8),
   "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
@@ -53,6 +54,7 @@ TINY = {
   "slip.SLIP": dict(
     image_text=dict(name="clip.CLIP", model=TOWERS), projector_hidden=16, projector_out=8, temperature=0.5
   ),
+  "swav.SwAV": dict(encoder=VIT, projector_hidden=16, projector_out=8, prototypes=6, temperature=0.5, queue=32),
   "tips.TIPS": dict(
     encoder=VIT | dict(registers=1, mask_token="learnt"),
     text=TOWERS["text"] | dict(width=16),

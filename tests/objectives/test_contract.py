@@ -28,6 +28,7 @@ SIGMOID_TOWERS = TOWERS | dict(
   initial_bias=-1.0,
 )
 TINY = {
+  "classify.Classifier": dict(encoder=VIT, classes=5, head_std=1.0, smoothing=0.1),
   "clip.CLIP": dict(model=TOWERS),
   "clip.SigLIP": dict(model=SIGMOID_TOWERS),
   "convirt.ConVIRT": dict(model=TOWERS | dict(initial_scale=None), temperature=0.5),
@@ -78,6 +79,7 @@ def make_batch(keys, views=2):
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)
   found = {key: jnp.asarray(leaves[key](), jnp.float32) for key in keys if key in leaves}
   others = packed_text() | plain_text() | {"task": jnp.arange(BATCH, dtype=jnp.int32) % 2}
+  others |= {"label": jnp.arange(BATCH, dtype=jnp.int32) % 5}
   return found | {key: value for key, value in others.items() if key in keys} | {"index": jnp.asarray(index)}
 
 

@@ -27,12 +27,14 @@ SIGMOID_TOWERS = TOWERS | dict(
   initial_scale=10.0,
   initial_bias=-1.0,
 )
+CLASSIFIER = dict(name="classify.Classifier", encoder=VIT, classes=5, head_std=1.0, smoothing=0.1)
 TINY = {
-  "classify.Classifier": dict(encoder=VIT, classes=5, head_std=1.0, smoothing=0.1),
+  "classify.Classifier": {key: value for key, value in CLASSIFIER.items() if key != "name"},
   "clip.CLIP": dict(model=TOWERS),
   "clip.SigLIP": dict(model=SIGMOID_TOWERS),
   "convirt.ConVIRT": dict(model=TOWERS | dict(initial_scale=None), temperature=0.5),
   "ctp.CTP": dict(objective=dict(name="clip.CLIP", model=TOWERS), queue=24, temperature=0.5),
+  "distill.Distill": dict(student=CLASSIFIER, teacher=CLASSIFIER, temperature=2.0, label_weight=0.25),
   "ict.ICT": dict(encoder=dict(name="bert.Bert") | TEXT, towers="two", width=8),
   "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),

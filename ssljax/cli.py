@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
   )
   train.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics, evaluations, report")
   train.add_argument("--from", dest="origin", metavar="DIR[@STEP]", help="start from the whole state of another run")
+  train.add_argument(
+    "--stop-on-collapse", action="store_true", help="end the run, its state saved, when the config's alarm is raised"
+  )
   _allowances(train)
 
   anneal = _command(commands, "anneal", "anneal", "anneal a copy of a run's constant phase; the run stays as it is")

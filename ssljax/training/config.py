@@ -12,6 +12,7 @@ from ssljax.data.corpus import Text
 from ssljax.data.ict import Cloze
 from ssljax.data.tasks import Order, Replay
 from ssljax.errors import UserError, nearest
+from ssljax.evaluators.collapse import Alarm
 
 Section = Mapping[str, Any]
 Rules = tuple[tuple[str, str], ...]
@@ -20,7 +21,7 @@ ACTIONS = ("load", "load PATH", "reinit", "freeze")
 # Keys that may differ when a work directory is resumed: they change how a run is watched or laid out, not what it is.
 FREE = (
   r"^((steps|log_every|max_step_seconds|sharding|fsdp_min_size|data\.(workers|threads|max_corrupt))$"
-  r"|(mesh|evaluation|checkpoint|profile)\.)"
+  r"|health\.(every$|alarm)|(mesh|evaluation|checkpoint|profile)\.)"
 )
 _DURATION = re.compile(r"^[0-9.]+(e[0-9]+)?(ep|ex)$")
 
@@ -130,6 +131,27 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Health:
+  """What is measured without labels while a run of pictures goes on: RankMe, standard deviation, alignment, uniformity.
+
+  Attributes:
+    every: steps between measurements; a run's first state is measured too.
+    examples: pictures that are measured, evenly spread over the split; two augmented views of each.
+    source: where they come from; none: `evaluation.source`, else the training source (of a stream its first task's).
+    split: which of its splits; none: `evaluation.test`, else "test".
+    features: which outputs of `Objective.encode` are measured; those of them that the objective has.
+    alarm: when the run is said to collapse; none: never.
+  """
+
+  every: int = 50
+  examples: int = 512
+  source: str | None = None
+  split: str | None = None
+  features: tuple[str, ...] = ("embedding", "projection")
+  alarm: Alarm | None = dataclasses.field(default_factory=Alarm)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
   """When the state is saved: every `every` steps and at the end; the `keep` newest and each `keep_every`-th stay."""
 
@@ -189,6 +211,7 @@ class Job:
     fsdp_min_size: numbers a leaf must have to be cut over `mesh.fsdp`.
     checkpoint: when the state is saved.
     evaluation: what is measured; none: nothing.
+    health: what is measured without labels while the run goes on, and when it is said to collapse; none: nothing.
     log_every: steps between lines of metrics.jsonl.
     max_skipped: consecutive steps with a loss or gradient that is not finite before the run stops.
     max_step_seconds: seconds a step may take, with its saving and measuring, before the process prints where it
@@ -212,6 +235,7 @@ class Job:
   fsdp_min_size: int = 2**14
   checkpoint: Checkpoint = Checkpoint()
   evaluation: Evaluation | None = None
+  health: Health | None = None
   log_every: int = 20
   max_skipped: int = 10
   max_step_seconds: float | None = None
@@ -234,7 +258,7 @@ def parse(config: Section) -> Job:
     "log_every": job.log_every,
     "checkpoint.every": job.checkpoint.every,
     "checkpoint.keep": job.checkpoint.keep,
-  }
+  } | ({"health.every": job.health.every} if job.health else {})
   for key, value in positive.items():
     if value < 1:
       raise UserError(f"{key}: found {value}, expected at least 1")

@@ -18,6 +18,7 @@ from ssljax.data.tasks import TaskStream
 from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
 from ssljax.training import config as config_lib
+from ssljax.training import encoding
 from ssljax.training import state as state_lib
 from ssljax.training.feed import Feed, open_feed, task_data
 from ssljax.types import Array, Batch, Objective, Params, PyTree, State, TrainState
@@ -40,6 +41,7 @@ class Run:
     like: the abstract state with shardings.
     batch: the abstract augmented batch.
     encode: (params, objective state, host batch) -> the objective's encoding, compiled once for all evaluations.
+    encode_views: (params, objective state, key, host batch) -> {name of `health.features`: f32[B,2,D]}, of two views.
     captioner: makes rows of ids of texts, as those of the batches are; None where the run reads no captions.
   """
 
@@ -55,6 +57,7 @@ class Run:
   like: PyTree
   batch: Batch
   encode: Callable[[Params, State, Batch], dict[str, Array]]
+  encode_views: Callable[[Params, State, Array, Batch], dict[str, Array]]
   captioner: Captioner | None = None
 
   @property
@@ -124,7 +127,8 @@ def assemble(
     init=init,
     like=like,
     batch=batch,
-    encode=jax.jit(lambda params, state, host: objective.encode(params, state, augment.evaluate(host))),
+    encode=jax.jit(encoding.of_pictures(objective, augment)),
+    encode_views=jax.jit(encoding.of_views(objective, augment, names=job.health.features if job.health else ())),
     captioner=feed.captioner,
   )
 

@@ -38,8 +38,9 @@ def smoke(config, source):
 
 def smoke_schedule(config):
   schedule = config["optimizer"]["learning_rate"]
-  schedule |= {"warmup_steps": 1, "total_steps": 2} if "total_steps" in schedule else {}
-  schedule |= {"boundaries": [1]} if "boundaries" in schedule else {}
+  if isinstance(schedule, dict):
+    schedule |= {"warmup_steps": 1, "total_steps": 2} if "total_steps" in schedule else {}
+    schedule |= {"boundaries": [1]} if "boundaries" in schedule else {}
 
 
 def smoke_pairs(config, source):
@@ -70,8 +71,8 @@ def smoke_pictures(config):
     encoder |= {"depth": 18, "stem": "cifar"}
   for key in ("decoder_width", "decoder_depth", "decoder_heads"):
     config["objective"] |= {key: {"decoder_width": 8}.get(key, 1)} if key in config["objective"] else {}
-  for key in ("projector_hidden", "projector_out"):
-    config["objective"] |= {key: min(16, config["objective"][key])} if key in config["objective"] else {}
+  heads = ("projector_hidden", "projector_width", "projector_out", "predictor_hidden", "queue")
+  config["objective"] |= {key: 16 for key in heads if config["objective"].get(key)}
   smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
   return config

@@ -43,6 +43,8 @@ class Data:
     text: how texts become batches; none: the source holds pictures, or is read as `ict` says.
     captions: how the captions of pictures become `text` of a batch; none: pictures alone.
     ict: how texts become queries and blocks of the inverse cloze task.
+    clusters: a file of `ssljax data clusters`: batches are of different clusters of the pictures (G-SimCLR); none: the
+      order is random.
     begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """
 
@@ -56,9 +58,12 @@ class Data:
   text: Text | None = None
   captions: Captions | None = None
   ict: Cloze | None = None
+  clusters: str | None = None
   begin: int = 0
 
   def __post_init__(self):
+    if self.clusters is not None and not self.pictures:
+      raise UserError("data.clusters: found a file, expected none for text: clusters are of pictures")
     if self.text is not None and self.ict is not None:
       raise UserError("data.ict: found a section beside data.text, expected one of them")
     if not self.pictures and self.captions is not None:

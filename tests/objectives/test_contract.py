@@ -51,6 +51,17 @@ TINY = {
     weights=dict(simclr=0.5),
   ),
   "rotnet.RotNet": dict(encoder=VIT),
+  "sie.SIE": dict(
+    encoder=VIT,
+    equivariant=6,
+    projector_hidden=16,
+    projector_out=8,
+    projector_layers=1,
+    invariance=1,
+    equivariance=1,
+    variance=1,
+    covariance=0.1,
+  ),
   "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
   "simsiam.SimSiam": dict(encoder=VIT, projector_width=16, predictor_hidden=8),
   "sla.SLA": dict(encoder=VIT, num_classes=5),
@@ -93,6 +104,7 @@ def make_batch(keys, views=2):
   leaves = {
     "image": lambda: draw(size=(BATCH, SIZE, SIZE, 3)),
     "views": lambda: draw(size=(BATCH, views, SIZE, SIZE, 3)),
+    "transforms": lambda: np.concatenate([np.ones((BATCH, views, 4)), draw(size=(BATCH, views, 7))], axis=-1),
     "local_views": lambda: draw(size=(BATCH, 2, SIZE // 2, SIZE // 2, 3)),
   }
   index = np.stack([np.zeros(BATCH), np.arange(BATCH)], axis=1).astype(np.uint32)

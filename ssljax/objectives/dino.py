@@ -67,5 +67,5 @@ class DINO(_SelfDistilled):
     embeddings, stats = embed_crops(self.encoder, teacher["encoder"], state["teacher_stats"]["encoder"], [views])
     temperature = Schedule.of(self.teacher_temperature)(step)
     scores = self._score(teacher, embeddings)
-    targets, center = self._centering(state["center"]["head"], scores, temperature=temperature)
-    return targets, {"teacher_stats": {"encoder": stats}, "center": {"head": center}}
+    targets, center = self._centering(state["center"]["cls"], scores, temperature=temperature)
+    return targets, {"teacher_stats": {"encoder": stats}, "center": {"cls": center}}

@@ -23,7 +23,7 @@ class _SelfDistilled(Objective):
   """The fields, state and teacher of a method of self-distillation; its loss is the subclass's.
 
   State: "stats" and "teacher_stats", batch statistics of both encoders; "teacher", parameters; "center", what keeps the
-  teacher's scores from collapsing, for each head.
+  teacher's scores from collapsing.
   """
 
   encoder: nn.Module
@@ -73,7 +73,7 @@ class _SelfDistilled(Objective):
 
   @property
   def heads_of(self) -> dict[str, DINOHead]:
-    """The heads by name; each has a centre of its own."""
+    """The heads by name."""
     return {"head": self._head(self.prototypes)}
 
   def _head(self, prototypes: int) -> DINOHead:
@@ -86,8 +86,8 @@ class _SelfDistilled(Objective):
 
   @property
   def _centers(self) -> dict[str, int]:
-    """Number of prototypes of each centre, by its name."""
-    return {name: head.prototypes for name, head in self.heads_of.items()}
+    """Number of prototypes of each centre, by what it is the centre of."""
+    return {"cls": self.prototypes}
 
   def parts(self) -> dict[str, Part]:
     """Returns "encoder", whose teacher is what is used after pretraining."""

@@ -32,7 +32,7 @@ def tiny():
   draw = np.random.default_rng(1).normal
   moved = lambda x: x + 0.2 * jnp.asarray(draw(size=x.shape), jnp.float32)
   state = state | {"teacher": jax.tree.map(moved, state["teacher"])}
-  state["center"] = {"head": state["center"]["head"] | {"center": jnp.linspace(-0.5, 0.5, K)}}
+  state["center"] = {"cls": state["center"]["cls"] | {"center": jnp.linspace(-0.5, 0.5, K)}}
   run = lambda params, state, batch, step: OBJECTIVE.loss(params, state, batch, rng=KEY, step=step)
   return params, state, jax.jit(run, compiler_options=QUICK)
 
@@ -72,10 +72,10 @@ def test_the_loss_in_loops_and_the_centre_after_the_step(tiny):
   sure = -np.mean(np.sum(targets * np.log(targets), axis=-1))
   assert float(out.metrics["dino/entropy"]) == pytest.approx(sure, rel=1e-4)
   assert float(out.metrics["dino/kl"]) == pytest.approx(slow_loss(student, targets) - sure, rel=1e-3)
-  np.testing.assert_allclose(out.state["center"]["head"]["center"], center, rtol=1e-6)
+  np.testing.assert_allclose(out.state["center"]["cls"]["center"], center, rtol=1e-6)
   _, after = OBJECTIVE.post_update(params, out.state, step=0)
   expected = 0.9 * center + 0.1 * teacher.reshape(-1, K).mean(0)
-  np.testing.assert_allclose(after["center"]["head"]["center"], expected, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(after["center"]["cls"]["center"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_teacher_follows_the_parameters_and_has_statistics_of_its_own(tiny):
@@ -113,7 +113,7 @@ def test_metrics_tell_both_collapses(tiny):
     mlp = jax.tree.map(jnp.zeros_like, params["head"]["mlp"])
     mlp["fc3"]["bias"] = mlp["fc3"]["bias"].at[0].set(1.0)
     same = {**params, "head": {"mlp": mlp, "prototypes": prototypes}}
-    center = {"head": state["center"]["head"] | {"center": jnp.zeros(K)}}
+    center = {"cls": state["center"]["cls"] | {"center": jnp.zeros(K)}}
     metrics = loss(same, {**state, "teacher": same, "center": center}, make_batch(), 0).metrics
     assert float(metrics["dino/entropy"]) == pytest.approx(expected, abs=5e-3)
     assert float(metrics["dino/kl"]) < 0.02
@@ -123,7 +123,7 @@ def test_sinkhorn_in_place_of_a_centre(tiny):
   params, state, _ = tiny
   objective = dataclasses.replace(OBJECTIVE, centering="sinkhorn", crops="views")
   batch = {key: make_batch(views=4)[key] for key in ("views", "index")}
-  held = {**state, "center": {"head": {}}}
+  held = {**state, "center": {"cls": {}}}
   run = lambda p, s: objective.loss(p, s, batch, rng=KEY, step=0)
   out = jax.jit(run, compiler_options=QUICK)(params, held)
   scores = slow_scores(state["teacher"], batch, ("views",))

@@ -83,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 
   evaluate = _command(commands, "eval", "evaluate", "measure the features of a run")
   evaluate.add_argument("--workdir", required=True, metavar="DIR[@STEP]")
-  evaluate.add_argument("--evals", metavar="A,B", help="which of the config's evaluators; default: all")
+  evaluate.add_argument(
+    "--evals", metavar="A,B", help="which evaluators: the config's, or others by name (finetune); default: the config's"
+  )
+  evaluate.add_argument(
+    "--config", metavar="FILE[:VARIANT]", help="whose evaluation is taken in place of the run's; it may be overridden"
+  )
   evaluate.add_argument(
     "--merge",
     metavar="DIR2[@STEP]",

@@ -107,7 +107,7 @@ def test_the_least_loss_is_the_teachers_entropy(states, batch):
   p = jax.nn.softmax(encoded(SMALL, params, {"encoder": {}}, batch)["logits"] / 2.0)
   assert float(out.loss) == pytest.approx(float(-jnp.mean(jnp.sum(p * jnp.log(p), -1))), rel=1e-5)
   assert float(out.metrics["distill/agreement"]) == 1
-  assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-6
+  assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-5
 
 
 def test_labels_are_read_where_they_have_a_weight():

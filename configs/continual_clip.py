@@ -1,8 +1,6 @@
 """CLIP through three domains of pairs that arrive one after the other, and four ways to go about it.
 
-  for v in sequential replay ctp joint; do for s in 0 1 2; do
-    ssljax train --config=configs/continual_clip.py:$v --config.seed=$s --workdir=runs/continual_clip/$v-$s
-  done; done
+ssljax train --config=configs/continual_clip.py:sequential --workdir=runs/continual_clip/sequential-0
 """
 
 import ml_collections

@@ -8,8 +8,8 @@ Recipe:    Maninis et al., arXiv 2410.16512: the three losses, a second image to
            the rest: weights of the losses, temperatures and heads are DINO's and iBOT's, views are DINO's but for the
            mirror image, rates and batch are a guess that nobody has tried. The released S/14 was distilled from a g/14.
 Data:      pairs of pictures and captions as ArrayRecord (`ssljax data prepare`), and a SentencePiece vocabulary of
-           32,000 pieces: `ssljax data tokenizer --vocab-size=32000 --out=captions.model`. Both image tokens learn from
-           the same captions; the paper gives each its own.
+           32,000 pieces: `ssljax data tokenizer --vocab-size=32000 --out=captions.model`. A picture's first caption is
+           the one it was found with, the others are those that a model wrote: one of them at random is read beside it.
 Hardware:  not run.
 Number:    not yet measured.
 """
@@ -22,7 +22,7 @@ def get_config(variant="30ep"):
   config.seed = 0
   config.steps = variant
   config.data = dict(source="arrayrecord:/data/pairs", split="train", batch_size=4096, image_size=256, threads=16)
-  config.data.captions = dict(tokenizer="captions.model", length=64, padding="end")
+  config.data.captions = dict(tokenizer="captions.model", length=64, pick="two", padding="end")
   config.augment = dict(name="views.Views", recipe="dino", size=224, local_size=98, flip=0.0)
   shared = dict(norm_epsilon=1e-6, activation="gelu_tanh", dtype="bfloat16", remat="full")
   text = dict(name="text_tower.TextTower", vocab_size=32_000, length=64, width=384, depth=12, heads=6)
@@ -31,6 +31,7 @@ def get_config(variant="30ep"):
     name="tips.TIPS",
     encoder=dict(name="vit.ViT", variant="S", patch=14, registers=1, mask_token="learnt", layer_scale=1e-5, **shared),
     text=dict(name="dual.Tower", width=384, encoder=text),
+    captions="two",
     pairs="gather",
   )
   config.optimizer = dict(

@@ -40,7 +40,7 @@ class Data:
     max_corrupt: share of a source's records that may be undecodable, or without the caption that is asked for, before
       training stops.
     text: how texts become batches; none: the source holds pictures, or is read as `ict` says.
-    captions: how the captions of pictures become `text` of a batch; none: pictures alone.
+    captions: how the captions of pictures become `text` (or `texts`) of a batch; none: pictures alone.
     ict: how texts become queries and blocks of the inverse cloze task.
     begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """

@@ -31,6 +31,8 @@ class Captions:
     length: tokens of a row, start and end included; a longer caption is cut.
     pick: which caption of a picture that has several: random, by seed and place in the stream alone; the first; or
       two: the first and one of the others (itself again where there is none), which make `texts`.
+    case: whether letters stay as they are ("kept") or all become small ("lower", SigLIP; CLIP's tokenizer does so by
+      itself).
     padding: what fills a row: the id 0 ("zero", CLIP) or the end of the text again ("end", SigLIP).
     vocabulary: written by the program: what the run was started with. Another one is refused.
   """
@@ -38,12 +40,17 @@ class Captions:
   tokenizer: str
   length: int = 77
   pick: Literal["random", "first", "two"] = "random"
+  case: Literal["kept", "lower"] = "kept"
   padding: Literal["zero", "end"] = "zero"
   vocabulary: str | None = None
 
   def __post_init__(self):
     if self.length < 3:
       raise UserError(f"data.captions.length: found {self.length}, expected at least 3: start, a token, end")
+
+  def spelled(self, text: str) -> str:
+    """Returns a text as the tokenizer is given it."""
+    return text[:MAX_CHARACTERS].lower() if self.case == "lower" else text[:MAX_CHARACTERS]
 
   @property
   def key(self) -> str:
@@ -79,7 +86,7 @@ class Captioner:
   """
 
   def __init__(self, section: Captions, *, learn_from: Source | None = None):
-    self.section, self.tokenizer = section, _open_tokenizer(section.tokenizer, learn_from)
+    self.section, self.tokenizer = section, _open_tokenizer(section, learn_from)
     if section.vocabulary not in (None, self.identity):
       expected = f"expected {section.vocabulary}, as the run was started"
       raise UserError(f"data.captions.tokenizer: found {self.identity}, {expected}")
@@ -104,7 +111,7 @@ class Captioner:
     start = [] if self.tokenizer.bos is None else [self.tokenizer.bos]
     room = self.section.length - len(start) - 1
     ids = np.full((len(texts), self.section.length), self.end if self.section.padding == "end" else 0, np.int32)
-    found = self.tokenizer.encode([text[:MAX_CHARACTERS] for text in texts])
+    found = self.tokenizer.encode([self.section.spelled(text) for text in texts])
     for row, tokens in zip(ids, found, strict=True):
       line = [*start, *tokens[:room], self.end]
       row[: len(line)] = line
@@ -152,10 +159,11 @@ def count_cut(captioner: Captioner, source: Source, *, most: int = 2000) -> str:
   return f"captions: {cut:,} of {total:,} are longer than {length} tokens (data.captions.length) and are cut{seen}"
 
 
-def _open_tokenizer(where: str, source: Source | None) -> tokenizers.Tokenizer:
+def _open_tokenizer(section: Captions, source: Source | None) -> tokenizers.Tokenizer:
+  where = section.tokenizer
   kind, _, pieces = where.partition(":")
   if kind == "train":
-    return _learnt(pieces, source)
+    return _learnt(pieces, section, source)
   if where == "clip":
     return open_clip_tokenizer()
   if where.endswith(".txt.gz"):
@@ -166,13 +174,13 @@ def _open_tokenizer(where: str, source: Source | None) -> tokenizers.Tokenizer:
   return tokenizers.open_tokenizer(where)
 
 
-def _learnt(pieces: str, source: Source | None) -> tokenizers.Tokenizer:
-  """Returns the tokenizer of as many pieces, learnt from a source's captions once."""
+def _learnt(pieces: str, section: Captions, source: Source | None) -> tokenizers.Tokenizer:
+  """Returns the tokenizer of as many pieces, learnt from a source's captions, spelled as the section says, once."""
   if not pieces.isdecimal() or source is None:
     raise UserError(f"data.captions.tokenizer: found train:{pieces}, expected train:N with a number of pieces")
   from ssljax.data import tokenizer_training
 
-  texts = list(_texts(source))
+  texts = [section.spelled(text) for text in _texts(source)]
   digest = hashlib.blake2b("\n".join(texts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
   key = caches.key("captions-1", digest, int(pieces))
 

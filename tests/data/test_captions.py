@@ -62,6 +62,18 @@ class Told(Source):
     return str(row)
 
 
+def test_letters_can_all_become_small(tmp_path, monkeypatch):
+  assert captioner(case="lower").encode(["aB", "Äb"]).ids.tolist() == captioner().encode(["ab", "äb"]).ids.tolist()
+  assert (captioner(case="lower").encode(["A"]).ids != captioner().encode(["A"]).ids).any()
+  monkeypatch.setenv("SSLJAX_CACHE", str(tmp_path))
+  told = Told([(f"Red Apple {n}", f"APPLE Tree {n}") for n in range(60)])
+  learnt = Captioner(Captions(tokenizer="train:300", length=9, case="lower"), learn_from=told)
+  assert learnt.decode(learnt.encode(["RED apple"]).ids[0]) == "red apple"
+  pieces = [learnt.tokenizer.model.IdToPiece(number) for number in range(learnt.size)]
+  letters = "".join(piece for piece in pieces if not piece.startswith("<"))
+  assert set("aplert") < set(letters) and letters == letters.lower()
+
+
 def test_two_are_the_first_and_one_of_the_others():
   found = captioner(pick="two")
   captions = [("a",), ("b", "c"), *[("d", "e", "f", "g")] * 300]

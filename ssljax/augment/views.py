@@ -29,6 +29,7 @@ class Views:
     num_local: how many local views; by default the recipe's. 0 leaves them out.
     crop_scale: smallest and largest share of the area of every full-size view; by default the recipe's.
     local_crop_scale: the same for local views.
+    flip: probability of a mirror image, of every view; by default the recipe's. 0 where texts say left and right.
     strength: factor on the recipe's four jitter strengths (SimCLR's s).
     filter: the interpolation; by default the recipe's.
     normalize: the pixel statistics; by default the recipe's.
@@ -46,6 +47,7 @@ class Views:
   num_local: int | None = None
   crop_scale: tuple[float, float] | None = None
   local_crop_scale: tuple[float, float] | None = None
+  flip: float | None = None
   strength: float = 1.0
   filter: crop.Filter | None = None
   normalize: Statistics | None = None
@@ -62,6 +64,8 @@ class Views:
     _check_at_least("local_size", self.local_size, 1)
     _check_at_least("num_local", self.num_local, 0)
     _check_at_least("strength", self.strength, 0)
+    if self.flip is not None and not 0 <= self.flip <= 1:
+      raise errors.UserError(f"augment.flip: {self.flip}, expected a probability, from 0 to 1")
     _check_scale("crop_scale", self.crop_scale)
     _check_scale("local_crop_scale", self.local_crop_scale)
     _check_name("tell", self.tell, dict.fromkeys(("nothing", "transforms")))
@@ -146,10 +150,9 @@ class Views:
     return self._adjust(views if self.num_local is None else views[:1] * self.num_local, self.local_crop_scale)
 
   def _adjust(self, views: tuple[View, ...], scale: tuple[float, float] | None) -> tuple[View, ...]:
-    return tuple(
-      view.replace(crop=tuple(scale or view.crop), jitter=tuple(self.strength * s for s in view.jitter))
-      for view in views
-    )
+    jitter = lambda view: tuple(self.strength * s for s in view.jitter)
+    flip = lambda view: view.flip if self.flip is None else self.flip
+    return tuple(view.replace(crop=tuple(scale or view.crop), flip=flip(view), jitter=jitter(view)) for view in views)
 
   def _make(self, images: Array, draws: Draw, views: tuple[View, ...], *, size: int) -> Array:
     def render(images: Array, draws: Draw) -> Array:

@@ -39,8 +39,9 @@ class HostBatch(NamedTuple):
   """One host's part of a batch, b = batch_size / num_hosts.
 
   Attributes:
-    arrays: `image` uint8[b,S,S,3], `aspect` f32[b], `label` int32[b] if there are labels, `text` int32[b,L] if there is
-      a captioner, `index` uint32[b,2] (the position in the stream as high and low words); `epoch` adds `valid` bool[b].
+    arrays: `image` uint8[b,S,S,3], `aspect` f32[b], `label` int32[b] if there are labels, `text` int32[b,L] (or `texts`
+      int32[b,2,L]) if there is a captioner, `index` uint32[b,2] (the position in the stream as high and low words);
+      `epoch` adds `valid` bool[b].
     skipped: "name: reason" of each record that could not be decoded.
   """
 
@@ -59,7 +60,7 @@ class Stream:
     host: which of the hosts this is, from 0.
     num_hosts: how many hosts read.
     shuffle: "epoch" permutes all the records anew in each epoch; "none" keeps the source's order.
-    captioner: makes `text` of the source's captions; None: pictures alone.
+    captioner: makes `text` (or `texts`) of the source's captions; None: pictures alone.
     clusters: spread evenly over each epoch, so that neighbours are of different ones; None: no clusters.
   """
 
@@ -97,7 +98,7 @@ class Stream:
     read = self._read(rows)
     skipped = [self._skip(read, i, int(rows[i]), reason) for i, reason in sorted(read.errors.items())]
     if self.captioner is not None:
-      read.arrays["text"] = self.captioner.rows(read.captions, seed=self.seed, positions=positions)
+      read.arrays[self.captioner.section.key] = self.captioner.rows(read.captions, seed=self.seed, positions=positions)
     return HostBatch(read.arrays, tuple(dict.fromkeys(line for lines in skipped for line in lines)))
 
   @property

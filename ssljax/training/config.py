@@ -41,7 +41,7 @@ class Data:
     max_corrupt: share of a source's records that may be undecodable, or without the caption that is asked for, before
       training stops.
     text: how texts become batches; none: the source holds pictures, or is read as `ict` says.
-    captions: how the captions of pictures become `text` of a batch; none: pictures alone.
+    captions: how the captions of pictures become `text` (or `texts`) of a batch; none: pictures alone.
     ict: how texts become queries and blocks of the inverse cloze task.
     clusters: a file of `ssljax data clusters`: batches are of different clusters of the pictures (G-SimCLR); none: the
       order is random.

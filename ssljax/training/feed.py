@@ -26,7 +26,7 @@ class Feed(NamedTuple):
     sources: pictures, corpora or passages; one, or one a task.
     stream: the batches as a function of (seed, step).
     num_examples: examples in an epoch; of text, rows of the first one.
-    captioner: what makes `text` of captions; None: nothing does.
+    captioner: what makes `text` (or `texts`) of captions; None: nothing does.
   """
 
   sources: tuple[Source | Corpus | Passages, ...]

@@ -140,7 +140,8 @@ def compile_step(run: Run) -> CompiledStep:
 def trace_step(run: Run) -> Any:
   """Returns the traced step of a run, a `jax.stages.Traced`: what is lowered and compiled, for whatever devices."""
   batch = run.stream.batch(run.job.data.begin).arrays
-  step = make_step(run.objective, run.augment, run.optimizer.transform, accumulate=run.job.accumulate)
+  options = {"accumulate": run.job.accumulate, "frozen": run.job.init}
+  step = make_step(run.objective, run.augment, run.optimizer.transform, **options)
   place, size = sharding.batch_sharding(run.mesh), run.job.data.batch_size
   abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
   where = jax.tree.map(lambda leaf: leaf.sharding, run.like)

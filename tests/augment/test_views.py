@@ -122,6 +122,9 @@ def test_overrides(keys, batch):
   np.testing.assert_allclose(jax.jit(whole)(keys, square)["image"], batch["image"] / np.float32(255), atol=1e-5)
   calm = Views(recipe="simclr_cifar", size=8, strength=0.0)
   assert all(view.jitter == (0.0, 0.0, 0.0, 0.0) for view in calm._views)
+  upright = Views(recipe="dino", size=64, flip=0.0)
+  assert {view.flip for view in upright._views + upright._local_views} == {0.0}
+  assert [view.replace(flip=0.5) for view in upright._views] == list(Views(recipe="dino", size=64)._views)
   few = Views(recipe="dino", size=64, num_local=3, local_size=20, local_crop_scale=(0.1, 0.3))
   assert jax.eval_shape(few, keys, batch)["local_views"].shape == (BATCH, 3, 20, 20, 3)
   assert few._local_views[2].crop == (0.1, 0.3) and few._views[0].crop == (0.4, 1.0)
@@ -141,6 +144,7 @@ def test_local_views_are_three_sevenths(size, local_size):
     (dict(recipe="dino", local_size=0), ("augment.local_size: 0",)),
     (dict(recipe="dino", num_local=-1), ("augment.num_local: -1",)),
     (dict(strength=-0.5), ("augment.strength: -0.5",)),
+    (dict(flip=1.5), ("augment.flip: 1.5", "from 0 to 1")),
     (dict(crop_scale=(0.5, 0.2)), ("augment.crop_scale: (0.5, 0.2)",)),
     (dict(crop_scale=(0.5, 1.2)), ("augment.crop_scale: (0.5, 1.2)",)),
     (dict(filter="lanczos"), ("augment.filter", "bicubic")),

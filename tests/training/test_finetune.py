@@ -7,17 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from ssljax import runtime
-from ssljax.cli import main
 from ssljax.commands import final
 from ssljax.commands.configs import load_config
-from ssljax.data.source import open_source
-from ssljax.errors import UserError
 from ssljax.evaluators.finetune import Distillation, FineTune
 from ssljax.models.vit import ViT
 from ssljax.training import state as states
-from ssljax.training import transplant
-from ssljax.training.finetune import fine_tune, labels_of, single_view
+from ssljax.training.finetune import fine_tune
 from ssljax.training.loop import train
 from ssljax.training.run import assemble
 

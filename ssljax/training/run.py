@@ -108,8 +108,6 @@ def assemble(
     objective.check_texts(size=feed.captioner.size, end=feed.captioner.end)
   if isinstance(source, Passages) and hasattr(objective, "check_texts"):
     objective.check_texts(size=source.tokenizer.size, end=source.tokenizer.eos)
-  if "label" in batch and hasattr(objective, "check_labels"):
-    objective.check_labels(count=max(getattr(source, "num_classes", None) or 0 for source in feed.sources))
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
   with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here

@@ -16,6 +16,7 @@ Better = Literal["higher", "lower"]
 _BETTER: tuple[tuple[str, Better], ...] = (
   (r"/bits_per_byte$", "lower"),
   (r"^(knn|linear_probe|sgd_probe|nearest_mean|simple_cil|teen)$", "higher"),
+  (r"^(cloze|lead|queries)_(r@1|ndcg@10)$", "higher"),
 )
 
 

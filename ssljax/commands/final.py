@@ -129,7 +129,7 @@ def show(scores: Mapping[str, float]) -> None:
   if _is_text(scores):
     tables = [_bits(scores)]
   elif any(key.startswith("chance/") for key in scores):
-    tables = [_searched(scores)]
+    tables = _searched(scores)
   else:
     tables = [table for table in (_pairs(scores), _features(scores)) if table]
   for table in tables:
@@ -158,15 +158,19 @@ def _pairs(scores: Mapping[str, float]) -> Table | None:
   return table if columns else None
 
 
-def _searched(scores: Mapping[str, float]) -> Table:
-  """Returns the table of retrieval among texts: what needs no model first."""
-  columns = [key.partition("/")[2] for key in scores if key.startswith("chance/")]
-  heads = [key.replace("_r@", "\nR@").replace("_ndcg@", "\nnDCG@") for key in columns]
-  table = Table(*(Column(head, no_wrap=True) for head in ("held out", *heads)))
-  for row, name in SEARCHED.items():
-    if any(key.startswith(f"{row}/") for key in scores):
-      table.add_row(name, *(_number(scores.get(f"{row}/{column}")) for column in columns))
-  return table
+def _searched(scores: Mapping[str, float]) -> list[Table]:
+  """Returns the tables of retrieval among texts, one a task; what needs no model comes first."""
+  found = [key.partition("/")[2] for key in scores if key.startswith("chance/")]
+  tables = []
+  for task in dict.fromkeys(key.rpartition("_")[0] for key in found):
+    columns = [key for key in found if key.rpartition("_")[0] == task]
+    heads = [key.removeprefix(f"{task}_").replace("r@", "R@").replace("ndcg", "nDCG") for key in columns]
+    table = Table(f"{task}, held out", *heads)
+    for row, name in SEARCHED.items():
+      if any(key.startswith(f"{row}/") for key in scores):
+        table.add_row(name, *(_number(scores.get(f"{row}/{column}")) for column in columns))
+    tables.append(table)
+  return tables
 
 
 def _features(scores: Mapping[str, float]) -> Table | None:

@@ -37,9 +37,10 @@ def bm25_scores(queries: Sequence[str], passages: Sequence[str]) -> Iterator[np.
   import bm25s
 
   logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would say at DEBUG that it builds an index
-  index = bm25s.BM25(method="lucene", k1=K1, b=B)
-  index.index([words(text) for text in passages], show_progress=False)
-  known = index.vocab_dict
+  split, index = [words(text) for text in passages], bm25s.BM25(method="lucene", k1=K1, b=B)
+  known = {word for passage in split for word in passage}
+  if known:
+    index.index(split, show_progress=False)
   for text in queries:
     asked = [word for word in words(text) if word in known]
     yield index.get_scores(asked) if asked else np.zeros(len(passages), np.float32)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from ssljax import build, distributed, sharding
+from ssljax.data.beir import open_beir
 from ssljax.data.ict import Passages, open_passages
 from ssljax.data.search import Search, cloze, lead
 from ssljax.errors import UserError
@@ -16,6 +17,7 @@ from ssljax.training.evaluation import encoded_rows, parameters
 from ssljax.training.run import Run
 from ssljax.types import TrainState
 
+BEIR = "beir:"  # of `evaluation.source`, before a folder
 Rankings = list[np.ndarray]
 """Of each task the best passages int64[Q,K] of its queries."""
 
@@ -112,16 +114,14 @@ def _reader(evaluator: object, name: str) -> TextRetrieval:
 
 
 def _searches(run: Run, source: Passages) -> list[Search]:
-  """Returns the tasks on held-out text."""
-  section, data = run.job.evaluation, run.job.data
-  assert section is not None and data.source is not None
-  test = open_passages(
-    section.source or data.source,
-    source.cloze,
-    split=section.test,
-    trained_on=source.trained_on,
-    key="evaluation.source",
-  )
+  """Returns the tasks: on held-out text, or one of BEIR's form."""
+  section = run.job.evaluation
+  assert section is not None
+  spec, key = section.source or run.job.data.source, "evaluation.source"
+  assert spec is not None
+  if spec.startswith(BEIR):
+    return [open_beir(spec.removeprefix(BEIR), source, split=section.test)]
+  test = open_passages(spec, source.cloze, split=section.test, trained_on=source.trained_on, key=key)
   return [search for search in (cloze(test), lead(test)) if search is not None]
 
 

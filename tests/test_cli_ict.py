@@ -66,6 +66,22 @@ def test_without_bm25s_one_line_says_so(monkeypatch):
   assert {key.partition("/")[0] for key in measure.baselines()} == {"chance"}
 
 
+def test_a_task_of_ones_own(tmp_path):
+  words = ["apple", "pear", "plum", "a very long passage that is cut where the block of this run ends, sadly"]
+  texts = {"corpus": words, "queries": ["Plum?", "grape"]}
+  for name, lines in texts.items():
+    made = [json.dumps({"_id": f"{name[0]}{number}", "text": text}) for number, text in enumerate(lines)]
+    (tmp_path / f"{name}.jsonl").write_text("\n".join(made))
+  (tmp_path / "qrels").mkdir()
+  (tmp_path / "qrels" / "dev.tsv").write_text("q0\tc2\t1\nq1\tc3\t1\n")
+  overrides = [("source", f"beir:{tmp_path}"), ("test", "dev"), ("evals.retrieval.ks", "(1,)")]
+  said = []
+  run = assemble(load_config(CONFIG, [(f"evaluation.{key}", value) for key, value in overrides]))
+  scores = SearchMeasure(run, say=said.append).baselines()
+  assert said == ["queries: 2 queries for 4 passages; 0 queries and 1 passages are longer than their rows and are cut"]
+  assert (scores["bm25/queries_r@1"], scores["chance/queries_r@1"]) == (0.5, 0.25)
+
+
 def test_preview_prints_pairs(capsys):
   assert main(["data", "preview", f"--config={CONFIG}", "--rows=3"]) == 0
   printed = capsys.readouterr().out

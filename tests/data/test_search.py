@@ -81,7 +81,7 @@ CORPUS = [
   {"_id": "b", "text": "x" * 60},
   {"_id": "q", "text": ""},
 ]
-QUERIES = [{"_id": "q", "text": "who sleeps"}, {"_id": "r", "text": "y" * 16}, {"_id": "s", "text": "never asked"}]
+QUERIES = [{"_id": "q", "text": "who sleeps then"}, {"_id": "r", "text": "y" * 16}, {"_id": "s", "text": "never asked"}]
 QRELS = ["query-id\tcorpus-id\tscore", "q\ta\t2", "q\tq\t1", "r\tb\t1", "r\ta\t1", "s\ta\t0"]
 
 
@@ -96,7 +96,7 @@ def write(folder, corpus=CORPUS, queries=QUERIES, qrels=QRELS):
 
 def test_files_of_beirs_form(passages, tmp_path):
   search = open_beir(write(tmp_path), passages, split="dev")
-  assert search.query_texts == ["who sleeps", "y" * 16] and search.passage_texts[0] == "On cats they sleep"
+  assert search.query_texts == ["who sleeps then", "y" * 16] and search.passage_texts[0] == "On cats they sleep"
   assert list(search.relevance) == [{0: 2.0}, {1: 1.0, 0: 1.0}]
   assert search.same.tolist() == [2, -1] and search.cut == (1, 1)
   assert "1 queries and 1 passages are longer than their rows and are cut" in search.about

@@ -36,6 +36,11 @@ def test_bm25_is_its_formula():
   assert bm25.bm25_ranked(["dog"], PASSAGES, k=2).tolist() == [[4, 1]]
 
 
+def test_words_and_equals():
+  assert bm25.words("The dog's DAY_1, É!") == ["the", "dog", "s", "day_1", "é"]
+  assert bm25.bm25_ranked(["cat"], ["cat", "dog"] * 30, k=31).tolist() == [[*range(0, 60, 2), 1]]
+
+
 def test_passages_without_any_word():
   assert bm25.bm25_ranked(["cat"], ["", "."], k=2).tolist() == [[0, 1]]
 
@@ -63,6 +68,15 @@ def test_fused_rankings_by_hand():
   assert fused([first, second]).tolist() == [[7, 9, 8]]
   assert fused([first, first]).tolist() == first.tolist()
   assert fused([np.array([[1, 2]]), np.array([[3, 4]])]).tolist() == [[1, 3]]  # of equals the first one's
+
+
+def test_fused_by_one_over_sixty_and_the_rank():
+  first, second = np.arange(100)[None], np.arange(100, 200)[None]
+  second[0, 99], second[0, 28] = 0, 28  # 1/61 + 1/160 lies between 2/89 and 2/88
+  assert fused([first, second])[0, :2].tolist() == [0, 28]
+  second[0, 99], second[0, 27] = 0, 27
+  first[0, 27], second[0, 28] = 27, 128
+  assert fused([first, second])[0, :2].tolist() == [27, 0]
 
 
 def test_a_query_does_not_find_itself():

@@ -23,8 +23,9 @@ IMAGENET = 1_281_167
 def smoke(config, source):
   """Returns the config small enough for seconds: same names and structure, tiny sizes."""
   config = json.loads(json.dumps(config))
-  text, pairs = "text" in config["data"], "captions" in config["data"]
-  source = source[2 if pairs else text]
+  pairs, cloze = "captions" in config["data"], "ict" in config["data"]
+  text = "text" in config["data"]
+  source = source[2 if pairs else text or cloze]
   config["data"] |= {"source": source, "split": "train", "batch_size": 8, "threads": 1}
   if config.get("stream"):
     config["data"]["source"], config["continual"]["anneal_steps"] = None, None
@@ -34,6 +35,8 @@ def smoke(config, source):
   config["log_every"] = 1
   if pairs:
     return smoke_pairs(config)
+  if cloze:
+    return smoke_cloze(config)
   return smoke_text(config) if text else smoke_pictures(config)
 
 
@@ -98,6 +101,15 @@ def smoke_text(config):
   return config
 
 
+def smoke_cloze(config):
+  """The same for queries and blocks: bytes, a small encoder."""
+  config["data"]["ict"] |= {"tokenizer": "bytes", "query_length": 16, "block_length": 48}
+  config["objective"]["encoder"] |= {"vocab_size": 259, "length": 48, "width": 16, "heads": 2}
+  smoke_schedule(config)
+  config["evaluation"] |= {"batch_size": 8, "every": 1}
+  return config
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
   file = tmp_path_factory.mktemp("configs") / "pictures.npz"
@@ -144,6 +156,7 @@ def test_two_steps_and_evaluators(path, source, tmp_path, monkeypatch):
   groups = "C" if denoising.get("mixture") == "causal_lm" else "RSX"
   expected = [f"eval/{group}/bits_per_byte" for group in groups] if text else ["eval/knn", "eval/rankme"]
   expected = ["eval/i2t_r@1", "eval/t2i_chance@5"] if run.captioner else expected
+  expected = ["eval/cloze_r@10", "eval/lead_ndcg@10"] if run.job.data.ict else expected
   assert any(all(key in line for key in expected) for line in lines)
   assert all(np.isfinite(value) for line in lines for value in line.values())
   assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))

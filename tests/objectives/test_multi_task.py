@@ -193,7 +193,9 @@ def test_labels_are_checked_by_the_task_that_reads_them():
   objective = MultiTask(encoder=VIT, tasks={"turn": RotNet(encoder=VIT), "sort": SLA(encoder=VIT, num_classes=3)})
   assert objective.batch_keys == ("image", "label")
   objective.check_labels(3, source="npz:x")
-  with pytest.raises(UserError, match=r"objective\.tasks\.sort\.num_classes: found 3, expected at least the 4 of npz:x"):
+  with pytest.raises(
+    UserError, match=r"objective\.tasks\.sort\.num_classes: found 3, expected at least the 4 of npz:x"
+  ):
     objective.check_labels(4, source="npz:x")
 
 

@@ -48,6 +48,8 @@ TINY = {
   "ict.ICT": dict(encoder=dict(name="bert.Bert") | TEXT, towers="two", width=8),
   "lwf.LwF": dict(objective=dict(name="mae.MAE", encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2)),
   "mae.MAE": dict(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
+  # Batch statistics are what couples its examples most.
+  "obow.OBoW": dict(encoder=dict(name="tiny_crops:Convolution"), words=32),
   "simclr.SimCLR": dict(encoder=VIT, projector_out=8),
   "slip.SLIP": dict(
     image_text=dict(name="clip.CLIP", model=TOWERS), projector_hidden=16, projector_out=8, temperature=0.5

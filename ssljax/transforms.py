@@ -95,9 +95,10 @@ def at_step(function: Callable[[PyTree, Params, Array], PyTree]) -> Transform:
   return Transform(lambda params: optax.EmptyState(), update)
 
 
-def scale_by_schedule(schedule: Schedule) -> Transform:
-  """Returns u * schedule(step)."""
-  return at_step(lambda updates, params, step: jax.tree.map(lambda u: u * schedule(step), updates))
+def scale_by_schedule(schedule: Schedule, rules: Sequence[tuple[str, Schedule]] = ()) -> Transform:
+  """Returns u * schedule(step); of the rules (regex, schedule) the first found in the parameter's path goes before."""
+  one = lambda name, u, step: u * tree.first_match(rules, name, schedule)(step)
+  return at_step(lambda updates, params, step: tree.map_named(lambda name, u: one(name, u, step), updates))
 
 
 def add_decay(schedule: Schedule, no_decay: Sequence[str]) -> Transform:
@@ -206,7 +207,7 @@ def freeze(transform: Transform, rules: Sequence[tuple[str, str]]) -> Transform:
   """
 
   def held(name: str, leaf: Array) -> Array:
-    frozen = [tree.first_match_of(rules, names) == "freeze" for names in layer_names(f"params/{name}", leaf)]
+    frozen = _frozen_layers(rules, name, leaf)
     if all(frozen):
       return jnp.zeros_like(leaf)
     return leaf * (1 - jnp.asarray(frozen)).reshape(-1, *(1,) * (leaf.ndim - 1)) if any(frozen) else leaf
@@ -216,6 +217,21 @@ def freeze(transform: Transform, rules: Sequence[tuple[str, str]]) -> Transform:
     return tree.map_named(held, updates), state
 
   return optax.GradientTransformationExtraArgs(transform.init, update)
+
+
+def without_gradient(params: Params, rules: Sequence[tuple[str, str]]) -> Params:
+  """Returns the parameters, of which those that `rules` freeze (see `freeze`) have no gradient.
+
+  So a backward pass that only they would need, that of a locked tower, is not computed. A stack of layers of which
+  some are frozen is left as it is: it is one loop.
+  """
+  fixed = lambda name, leaf: jax.lax.stop_gradient(leaf) if all(_frozen_layers(rules, name, leaf)) else leaf
+  return tree.map_named(fixed, params)
+
+
+def _frozen_layers(rules: Sequence[tuple[str, str]], name: str, leaf: Array) -> list[bool]:
+  """Returns whether the parameter is frozen; of a stack, whether each layer's is."""
+  return [tree.first_match_of(rules, names) == "freeze" for names in layer_names(f"params/{name}", leaf)]
 
 
 class EmaState(NamedTuple):

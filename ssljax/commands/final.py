@@ -12,10 +12,11 @@ from rich.table import Column, Table
 
 from ssljax import distributed, rng, sharding, tree
 from ssljax.commands import workdir as workdirs
+from ssljax.data.captions import Captioner
 from ssljax.data.duplicates import duplicates
 from ssljax.evaluators.features import Features
 from ssljax.evaluators.knn import nearest_rows
-from ssljax.evaluators.retrieval import ranked
+from ssljax.evaluators.retrieval import chance_of, ranked
 from ssljax.report import page, pictures
 from ssljax.training import state as states
 from ssljax.training.evaluation import Measure, parameters
@@ -130,7 +131,7 @@ def _is_text(scores: Mapping[str, float]) -> bool:
 def _pairs(scores: Mapping[str, float]) -> Table | None:
   """Returns the table of retrieval both ways and of zero-shot classification, chance first; None without them."""
   trained = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith("trained/")}
-  columns = {key: key.replace("_r@", "_chance@") for key in trained if "_r@" in key}
+  columns = {key: chance_of(key) for key in trained if "_r@" in key}
   columns |= {"zero_shot": "zero_shot_chance"} if "zero_shot" in trained else {}
   names = {"i2t": "i → t", "t2i": "t → i"}  # image to text, text to image
   heads = [f"{names[key[:3]]}\nR{key[5:]}" if "_r@" in key else "zero-shot" for key in columns]
@@ -247,9 +248,14 @@ def views(run: Run, *, rows: int = _SHOWN) -> Any:
 def _captions(run: Run, host: Mapping[str, np.ndarray]) -> list[str]:
   if run.captioner is None:
     return []
-  ends = (host["text"] == run.captioner.end).argmax(1) + 1
-  texts = [run.captioner.decode(row) for row in host["text"]]
-  return [f"{text} [{end} of {host['text'].shape[1]} tokens]" for text, end in zip(texts, ends, strict=True)]
+  rows = host[run.captioner.section.key]
+  rows = rows if rows.ndim == 3 else rows[:, None]
+  return [" | ".join(_caption(run.captioner, ids) for ids in each) for each in rows]
+
+
+def _caption(captioner: Captioner, ids: np.ndarray) -> str:
+  end = int((ids == captioner.end).argmax()) + 1
+  return f"{captioner.decode(ids)} [{end} of {len(ids)} tokens]"
 
 
 def _same_size(cells: list[np.ndarray]) -> np.ndarray:

@@ -22,7 +22,9 @@ from ssljax.checkpoint import Checkpoints
 from ssljax.commands import anneal, final, train
 from ssljax.commands import workdir as workdirs
 from ssljax.evaluators.continual import Better, better_of, summary
+from ssljax.evaluators.retrieval import chance_of
 from ssljax.training import config as config_lib
+from ssljax.training import health
 from ssljax.training import run as runs
 from ssljax.training.loop import CompiledStep, compile_step, start
 from ssljax.training.loop import train as train_loop
@@ -71,6 +73,7 @@ class _Tasks:
   def __init__(self, assembled: Run, folder: pathlib.Path):
     self._run, self._folder = assembled, folder
     self._ends, self._tasks = config_lib.ends(assembled.job), assembled.job.stream
+    self._health = health.slice_of(assembled)
     self._measures = [final.measure_of(part) for part in assembled.tasks()] if assembled.job.evaluation else []
     self._compiled: CompiledStep | None = None
     file = folder / "eval" / FILE
@@ -98,7 +101,7 @@ class _Tasks:
     train.say(text)
     self._compiled = self._compiled or compile_step(self._run)
     part = dataclasses.replace(self._run, job=dataclasses.replace(self._run.job, steps=end))
-    return train_loop(part, state, self._folder, compiled=self._compiled)
+    return train_loop(part, state, self._folder, health=self._health, compiled=self._compiled)
 
   def _missing(self, row: str) -> bool:
     return bool(self._measures) and row not in self._rows
@@ -151,8 +154,11 @@ def _padded(scores: list[float], count: int) -> list[float]:
 
 def _show(metric: str, rows: Rows, names: list[str], measures: dict[str, float]) -> None:
   table = Table(f"{metric} after", *names)
-  for row, scores in rows.items():
-    shown = (f"{score:.3f}" if math.isfinite(score) else "-" for score in _padded(scores[metric], len(names)))
-    table.add_row(row, *shown)
+  shown = {row: scores[metric] for row, scores in rows.items()}
+  if found := list(rows.values())[-1].get(chance_of(metric)):
+    shown = {"(chance)": found} | shown
+  for row, scores in shown.items():
+    cells = (f"{score:.3f}" if math.isfinite(score) else "-" for score in _padded(scores, len(names)))
+    table.add_row(row, *cells)
   Console().print(table)
   print("  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in measures.items()))

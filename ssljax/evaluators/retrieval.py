@@ -36,6 +36,11 @@ def chance_at(relevant: Sequence[set[int]], *, candidates: int, k: int) -> float
   return float(np.mean([1.0 - _none(len(right), candidates, min(k, candidates)) for right in relevant]))
 
 
+def chance_of(score: str) -> str:
+  """Returns the name of the chance of one of `Retrieval`'s scores: "i2t_chance@5" of "i2t_r@5"."""
+  return score.replace("_r@", "_chance@")
+
+
 def _none(right: int, candidates: int, k: int) -> float:
   """Returns the probability that none of `right` candidates is among k drawn."""
   drawn = np.arange(k)

@@ -5,6 +5,7 @@ from typing import Literal
 from flax import linen as nn
 
 from ssljax import precision
+from ssljax.errors import UserError
 from ssljax.models.layers import BatchNorm, Dense, gelu
 from ssljax.types import Array
 
@@ -65,3 +66,17 @@ class MLPHead(nn.Module):
     scale, shift = LAST_NORMS[self.last_norm]
     last = BatchNorm(use_running_average=not train, use_scale=scale, use_bias=shift, name=f"bn{self.layers}")
     return last(x)
+
+
+def first_layers(head: MLPHead, *, layers: int, width: int) -> MLPHead:
+  """Returns the first layers of a head for inputs of length `width`, up to the activation behind the last of them.
+
+  Parameters and statistics are called as in the whole head.
+
+  Raises:
+    UserError: not fewer layers than the head has, or none.
+  """
+  if not 0 < layers < head.layers:
+    raise UserError(f"projector_layers: found {layers}, expected 1 to {head.layers - 1} of the projector's layers")
+  ends = ("affine", "absent") if head.norm == "batch" else ("none", "present")
+  return head.clone(layers=layers, out=head.hidden or width, last_norm=ends[0], last_bias=ends[1])

@@ -13,7 +13,7 @@ from ssljax.losses.pairs import Pairs, check_pairs
 from ssljax.models.branch import Branch, as_images, as_views
 from ssljax.models.heads import MLPHead
 from ssljax.schedules import Schedule
-from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
+from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 VIEWS = 0  # the use of an example's key
 
@@ -76,6 +76,10 @@ class SimCLR(Objective):
   def branch(self) -> Branch:
     """What both views go through."""
     return Branch(self.encoder, self.projector)
+
+  def parts(self) -> dict[str, Part]:
+    """Returns "encoder" and "projector", whose first layer the second paper fine-tunes too."""
+    return {name: Part(module, name, name) for name, module in self.branch.networks.items()}
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns parameters and batch statistics, each of "encoder" and "projector"."""

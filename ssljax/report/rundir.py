@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssljax.errors import UserError
+from ssljax.evaluators import collapse
 from ssljax.report import known
 from ssljax.report.chart import Series
 from ssljax.report.known import Known
@@ -58,12 +60,17 @@ class RunDir:
     if not any(math.isfinite(value) for _, value in rows):
       return None
     steps, values = np.array(rows, np.float64).T
-    return Series(self.name, steps, values, colour)
+    return Series(self.name, steps, values, colour, marks=tuple(self.collapses) if key.startswith("health/") else ())
 
   @property
   def last_step(self) -> int:
     """Optimiser steps at the last line of metrics."""
     return int(self.rows[-1]["step"]) if self.rows else 0
+
+  @functools.cached_property
+  def collapses(self) -> dict[int, str]:
+    """The alarms of collapse by step, as they were said."""
+    return collapse.told(self.rows)
 
   @property
   def broken(self) -> int:

@@ -49,7 +49,8 @@ class Measure:
 
   def __call__(self, state: TrainState) -> dict[str, float]:
     """Returns the evaluators' numbers for a state."""
-    return self.scores(self.features(state)) | self.more(state)
+    wanted = any(map(self._wanted, self.evaluators.values()))
+    return (self.scores(self.features(state)) if wanted else {}) | self.more(state)
 
   def more(self, state: TrainState) -> dict[str, float]:
     """Returns the numbers that are not of features alone; here there are none."""
@@ -72,8 +73,7 @@ class Measure:
 
   def _wanted(self, evaluator: Any) -> bool:
     """Returns whether an evaluator reads features of labelled pictures."""
-    del evaluator
-    return True
+    return getattr(evaluator, "reads", "features") == "features"
 
   def _extract(self, encode: Callable[[Batch], dict[str, Array]]) -> Features:
     with jax.set_mesh(self._mesh):

@@ -31,12 +31,9 @@ class PairMeasure(Measure):
       raise UserError("evaluation.source: found no captions, expected pictures that have some (as data.source)")
     self._encode_text = jax.jit(lambda params, state, ids: self._objective.encode(params, state, {"text": ids}))
 
-  def _wanted(self, evaluator: Any) -> bool:
-    return getattr(evaluator, "reads", "features") == "features"
-
   def more(self, state: TrainState) -> dict[str, float]:
     """Returns the numbers of the evaluators of pairs."""
-    evaluators = [evaluator for evaluator in self.evaluators.values() if not self._wanted(evaluator)]
+    evaluators = [found for found in self.evaluators.values() if getattr(found, "reads", "features") == "pairs"]
     features = self.pairs(state) if evaluators else None
     return {key: value for evaluator in evaluators for key, value in evaluator(features).items()}
 

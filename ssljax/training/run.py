@@ -18,6 +18,7 @@ from ssljax.data.tasks import TaskStream
 from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
 from ssljax.training import config as config_lib
+from ssljax.training import encoding
 from ssljax.training import state as state_lib
 from ssljax.training.feed import Feed, open_feed, task_data
 from ssljax.types import Array, Batch, Objective, Params, PyTree, State, TrainState
@@ -40,6 +41,7 @@ class Run:
     like: the abstract state with shardings.
     batch: the abstract augmented batch.
     encode: (params, objective state, host batch) -> the objective's encoding, compiled once for all evaluations.
+    encode_views: (params, objective state, key, host batch) -> {name of `health.features`: f32[B,2,D]}, of two views.
     captioner: makes rows of ids of texts, as those of the batches are; None where the run reads no captions.
   """
 
@@ -55,6 +57,7 @@ class Run:
   like: PyTree
   batch: Batch
   encode: Callable[[Params, State, Batch], dict[str, Array]]
+  encode_views: Callable[[Params, State, Array, Batch], dict[str, Array]]
   captioner: Captioner | None = None
 
   @property
@@ -98,12 +101,15 @@ def assemble(
   optimizer = _frozen(build.build(job.optimizer, "optim", where="optimizer", batch_size=size), job.init)
   objective = build.build(job.objective, "objectives", where="objective")
   batch = _abstract_batch(stream.batch(job.data.begin).arrays, augment, size)
+  _check_labels(job, objective, feed.sources)
   _check_objective(job, objective, batch)
   _check_vocabulary(objective, source)
   if feed.captioner is not None and hasattr(objective, "check_texts"):
     objective.check_texts(size=feed.captioner.size, end=feed.captioner.end)
   if isinstance(source, Passages) and hasattr(objective, "check_texts"):
     objective.check_texts(size=source.tokenizer.size, end=source.tokenizer.eos)
+  if "label" in batch and hasattr(objective, "check_labels"):
+    objective.check_labels(count=max(getattr(source, "num_classes", None) or 0 for source in feed.sources))
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
   with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here
@@ -121,7 +127,8 @@ def assemble(
     init=init,
     like=like,
     batch=batch,
-    encode=jax.jit(lambda params, state, host: objective.encode(params, state, augment.evaluate(host))),
+    encode=jax.jit(encoding.of_pictures(objective, augment)),
+    encode_views=jax.jit(encoding.of_views(objective, augment, names=job.health.features if job.health else ())),
     captioner=feed.captioner,
   )
 
@@ -156,6 +163,14 @@ def _check_vocabulary(objective: Objective, source: Source | Corpus | Passages) 
     f"objective.model.vocab_size: found {found}, expected at least {v.size}: {v.tokenizer.size} pieces, "
     f"{len(v.modes)} mode tokens and {v.sentinels} sentinels (the most spans a denoiser makes)"
   )
+
+
+def _check_labels(
+  job: config_lib.Job, objective: Objective, sources: Sequence[Source | Corpus | Passages | None]
+) -> None:
+  for source, data in zip(sources, task_data(job), strict=True):
+    if isinstance(source, Source) and hasattr(objective, "check_labels"):
+      objective.check_labels(source.num_classes, source=data.source)
 
 
 def _check_sizes(job: config_lib.Job, mesh: jax.sharding.Mesh) -> None:

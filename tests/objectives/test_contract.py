@@ -62,6 +62,8 @@ TINY = {
     tasks=dict(rotation=dict(name="rotnet.RotNet"), simclr=dict(name="simclr.SimCLR", projector_out=8)),
     weights=dict(simclr=0.5),
   ),
+  # Batch statistics are what couples its examples most.
+  "obow.OBoW": dict(encoder=dict(name="tiny_crops:Convolution"), words=32),
   "rotnet.RotNet": dict(encoder=VIT),
   "sie.SIE": dict(
     encoder=VIT,

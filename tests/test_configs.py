@@ -12,6 +12,7 @@ from ssljax.commands import final
 from ssljax.commands.configs import load_config
 from ssljax.models import resnet
 from ssljax.training.config import parse, resolve_durations
+from ssljax.training.health import slice_of
 from ssljax.training.loop import start, train
 from ssljax.training.run import assemble
 
@@ -76,7 +77,7 @@ def small_encoder(encoder):
 def smoke_pictures(config):
   """The same for pictures: small ones, a small encoder."""
   config["data"]["image_size"] = 20
-  config["augment"]["size"] = 16
+  smoke_views(config["augment"])
   encoder = config["objective"]["encoder"]
   encoder |= small_encoder(encoder)
   for key in ("decoder_width", "decoder_depth", "decoder_heads"):
@@ -85,7 +86,16 @@ def smoke_pictures(config):
   config["objective"] |= {key: 16 for key in heads if config["objective"].get(key)}
   smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
+  if config.get("health"):
+    config["health"] |= {"every": 1, "examples": 8}
   return config
+
+
+def smoke_views(augment):
+  """The same for views, and for stages of them: the first stage is the first step."""
+  augment.get("views", augment)["size"] = 16
+  if "stages" in augment:
+    augment["stages"] = [augment["stages"][0] | {"until": 1, "bandwidth": 8}]
 
 
 def smoke_text(config):
@@ -149,7 +159,7 @@ def test_two_steps_and_evaluators(path, source, tmp_path, monkeypatch):
   run = assemble(smoke(load_config(str(path)), source), devices=jax.devices()[:1])
   text = run.job.data.text is not None
   measure = final.measure_of(run.tasks()[0])
-  state = train(run, start(run, tmp_path), tmp_path, measure=measure)
+  state = train(run, start(run, tmp_path), tmp_path, measure=measure, health=slice_of(run))
   assert int(state.step) == 2
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   denoising = run.job.evaluation.evals.get("denoising", {})
@@ -158,5 +168,6 @@ def test_two_steps_and_evaluators(path, source, tmp_path, monkeypatch):
   expected = ["eval/i2t_r@1", "eval/t2i_chance@5"] if run.captioner else expected
   expected = ["eval/cloze_r@10", "eval/lead_ndcg@10"] if run.job.data.ict else expected
   assert any(all(key in line for key in expected) for line in lines)
+  assert any("health/embedding_rankme" in line for line in lines) == (run.job.health is not None)
   assert all(np.isfinite(value) for line in lines for value in line.values())
   assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))

@@ -20,7 +20,7 @@ from ssljax.evaluators.finetune import FineTune, choose
 from ssljax.training import state as state_lib
 from ssljax.training.evaluation import Measure
 from ssljax.training.feed import Feed
-from ssljax.training.loop import CompiledStep, compile_step
+from ssljax.training.programs import CompiledStep, compile_steps
 from ssljax.training.run import Run, assemble
 from ssljax.training.transplant import networks, placed, taught, weights
 from ssljax.training.watch import Diverged, SkippedSteps
@@ -128,7 +128,7 @@ class _FineTuning:
     stream = self._stream(self._measure.train)
     feed = Feed((self._measure.train,), stream, stream.epoch_size)
     made = assemble(config, devices=list(run.mesh.devices.flat), feed=feed)
-    return _Trainer(made, compile_step(made))
+    return _Trainer(made, compile_steps(made)[0])
 
   def _stream(self, source: Source) -> Stream:
     host, num_hosts = sharding.reader(self._run.mesh)
@@ -146,7 +146,7 @@ class _FineTuning:
     place, every = sharding.batch_sharding(made.mesh), max(1, steps // 5)
     for step, batch in enumerate(batches, start=1):
       arrays = {key: jax.make_array_from_process_local_data(place, value) for key, value in batch.arrays.items()}
-      state, metrics = trainer.step.call(state, arrays)
+      state, metrics = trainer.step.train_step(state, arrays)
       try:
         skipped.add(step, metrics)
       except Diverged as diverged:

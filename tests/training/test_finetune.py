@@ -32,7 +32,7 @@ from ssljax.objectives.clip import CLIP
 from ssljax.training import finetune, transplant
 from ssljax.training import state as states
 from ssljax.training.finetune import fine_tune, labels_of, single_view
-from ssljax.training.loop import CompiledStep
+from ssljax.training.programs import CompiledStep
 from ssljax.training.run import assemble
 from ssljax.transforms import ema_params
 from ssljax.types import Part, TrainState
@@ -141,7 +141,7 @@ def test_an_encoder_within_a_part_lies_where_its_fields_say():
 
 
 def test_the_decay_by_layer_is_for_the_pretrained_network_alone(trained, monkeypatch):
-  monkeypatch.setattr(finetune, "compile_step", lambda run: None)
+  monkeypatch.setattr(finetune, "compile_steps", lambda run: (None,))
   made = finetune._FineTuning(*trained[::2], FineTune(layer_decay=0.7, steps=50, seed=5), print)._trainers
   rates = {name: trainer.run.config["optimizer"].get("layer_decay") for name, trainer in made.items()}
   assert rates == {"scratch": None, "pretrained": 0.7}
@@ -152,7 +152,7 @@ def test_the_decay_by_layer_is_for_the_pretrained_network_alone(trained, monkeyp
 
 def test_a_training_that_diverges_says_so(trained, monkeypatch):
   step = CompiledStep(lambda state, batch: (state, {"train/skipped": 1.0, "train/loss": 0.0}), 0)
-  monkeypatch.setattr(finetune, "compile_step", lambda run: step)
+  monkeypatch.setattr(finetune, "compile_steps", lambda run: (step,))
   with pytest.raises(UserError, match="finetune 1/scratch: 10 steps in a row were not finite, the last at step 10"):
     fine_tune(*trained[::2], trained[1], FineTune(shares=(1.0,), batch_size=16), say=lambda line: None)
 

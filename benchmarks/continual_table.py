@@ -3,8 +3,8 @@
     python benchmarks/continual_table.py runs/continual_mae --metrics=knn,linear_probe
     python benchmarks/continual_table.py runs/continual_clip --metrics=i2t_r@5+t2i_r@5 --each
 
-A metric of several scores, a + b, is their mean. --each also prints the seeds one by one. The folder holds the work directories VARIANT-SEED of `ssljax train --config=configs/continual_X.py:VARIANT
---config.seed=SEED`.
+A metric of several scores, a + b, is their mean. --each also prints the seeds one by one. The folder holds the work
+directories VARIANT-SEED of `ssljax train --config=configs/continual_X.py:VARIANT --config.seed=SEED`.
 """
 
 import argparse

@@ -119,7 +119,7 @@ class _FineTuning:
     config = {key: run.config[key] for key in ("mesh", "sharding", "fsdp_min_size", "max_skipped") if key in run.config}
     config |= {
       "objective": objective,
-      "augment": settings.augment or single_view(run.augment),
+      "augment": settings.augment or single_view(run.augment, recipe=settings.recipe),
       "optimizer": optimizer | ({"layer_decay": layer_decay} if layer_decay else {}),
       "data": {"source": self._spec, "batch_size": settings.batch_size, "image_size": run.job.data.image_size},
       "steps": settings.steps,
@@ -167,15 +167,15 @@ class _FineTuning:
     return float(np.mean(logits.argmax(-1) == labels))
 
 
-def single_view(augment: Any) -> dict[str, Any]:
-  """Returns the section of one cropped and mirrored view of a picture, of the size and pixel statistics of `augment`.
+def single_view(augment: Any, *, recipe: str) -> dict[str, Any]:
+  """Returns the section of a recipe's view of a picture, of the size and pixel statistics of `augment`.
 
   Raises:
     UserError: it is no `views.Views`.
   """
   if not isinstance(augment, Views):
     raise UserError(f"finetune.augment: missing, expected a section beside the run's own {type(augment).__name__}")
-  section = {"name": "views.Views", "recipe": "mae", "size": augment.size, "filter": augment.interpolation}
+  section = {"name": "views.Views", "recipe": recipe, "size": augment.size, "filter": augment.interpolation}
   return section | {"normalize": augment.normalize or RECIPES[augment.recipe].normalize, "dtype": augment.dtype}
 
 

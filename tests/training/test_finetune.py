@@ -158,13 +158,13 @@ def test_a_training_that_diverges_says_so(trained, monkeypatch):
 
 
 def test_one_view_is_as_large_and_as_bright_as_the_runs():
-  made = single_view(Views(recipe="byol", size=24, strength=0.5))
+  made = single_view(Views(recipe="byol", size=24, strength=0.5), recipe="mae")
   assert made == dict(
     name="views.Views", recipe="mae", size=24, filter="bicubic", normalize="imagenet", dtype="float32"
   )
-  assert single_view(Views(recipe="simclr", size=24, normalize="clip"))["normalize"] == "clip"
+  assert single_view(Views(recipe="simclr", size=24, normalize="clip"), recipe="mae")["normalize"] == "clip"
   with pytest.raises(UserError, match=r"finetune\.augment: missing, expected a section beside the run's own Identity"):
-    single_view(Identity())
+    single_view(Identity(), recipe="mae")
 
 
 class Broken(ArraySource):

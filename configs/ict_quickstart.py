@@ -1,6 +1,17 @@
 """A retriever of texts by the inverse cloze task, on the documentation of Python packages: minutes on 2 CPU cores.
 
-pip install -e ".[data,text]" && ssljax train --config=configs/ict_quickstart.py --workdir=runs/ict
+  pip install -e ".[data,text]" && ssljax train --config=configs/ict_quickstart.py --workdir=runs/ict
+  ssljax eval --workdir=runs/ict --evals=retrieval
+
+Data:      the docstrings of Python, NumPy, SciPy, scikit-learn, scikit-image and NetworkX, 11 MB; modules whose name
+           hashes to the test split are held out. 8,192 pieces are learnt from the training split first, once.
+Task:      a sentence asks for the block it was taken out of (cloze, 2,906 blocks); a document's first sentence asks for
+           its blocks but the first (lead, 450 queries, 2,187 blocks). More: docs/retrieval.md.
+Hardware:  2 CPU cores.
+Numbers:   chance and BM25 need no training; the retriever is not yet measured.
+                       cloze R@1  R@5   R@10  nDCG@10    lead R@1   R@5   R@10  nDCG@10
+           chance           .000  .002  .003  .002            .002  .011  .022  .003
+           BM25             .132  .308  .389  .250            .409  .629  .687  .351
 """
 
 import ml_collections

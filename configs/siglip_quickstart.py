@@ -27,7 +27,7 @@ def get_config():
   config.steps = STEPS
   config.data = dict(source="embedded:emoji_pairs", split="train", batch_size=128, image_size=72)
   config.data.captions = dict(tokenizer="train:1500", length=20, padding="end")
-  config.augment = dict(name="views.Views", recipe="mae", size=48, crop_scale=(0.4, 1.0), normalize="half")
+  config.augment = dict(name="views.Views", recipe="clip", size=48, crop_scale=(0.4, 1.0), normalize="half")
   config.objective = dict(
     name="clip.SigLIP",
     model=dict(

@@ -5,6 +5,7 @@
 
 Recipe:    Zhai et al., arXiv 2303.15343: sigmoid loss at batch 32,768, t = 10 and b = -10 at the start, texts of 64
            tokens padded with their end, attention pooling; AdamW with b2 = 0.95 and decay 1e-4, peak 1e-3.
+           The crop is CLIP's.
 Data:      pairs of pictures and captions as ArrayRecord (`ssljax data prepare`), and a SentencePiece vocabulary of
            32,000 pieces (the paper's is C4's): `ssljax data tokenizer --vocab-size=32000 --out=captions.model`.
 Hardware:  not run.
@@ -20,7 +21,7 @@ def get_config(variant="40ep"):
   config.steps = variant
   config.data = dict(source="arrayrecord:/data/pairs", split="train", batch_size=32_768, image_size=256, threads=16)
   config.data.captions = dict(tokenizer="captions.model", length=64, padding="end")
-  config.augment = dict(name="views.Views", recipe="none", size=224, normalize="half")
+  config.augment = dict(name="views.Views", recipe="clip", size=224, normalize="half")
   shared = dict(norm_epsilon=1e-6, activation="gelu_tanh", dtype="bfloat16", remat="full")
   image = dict(name="vit.ViT", variant="B", patch=16, image_size=224, positions="learnt", cls_token="none")
   image |= dict(pooling="map", **shared)

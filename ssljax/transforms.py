@@ -121,6 +121,20 @@ def scale_by_path(rules: Sequence[tuple[str, float]]) -> optax.GradientTransform
   return optax.stateless(lambda updates, params: tree.map_named(one, updates))
 
 
+def hold(rules: Sequence[tuple[str, int]]) -> Transform:
+  """Returns u, and 0 before the step of the first (regex, step) rule found in the parameter's path.
+
+  The moments of what is held see its gradients all the while, so its first step is as long as any other. (DINO and
+  SwAV drop the gradients instead, DINOv2 does as here.)
+  """
+
+  def function(updates: PyTree, params: Params, step: Array) -> PyTree:
+    one = lambda name, u: u * (step >= until) if (until := tree.first_match(rules, name, 0)) else u
+    return tree.map_named(one, updates)
+
+  return at_step(function)
+
+
 def scale_by_layer(decay: float) -> optax.GradientTransformation:
   """Returns u * decay^(depth + 1 - id): id is 0 for embeddings, i + 1 for block i, depth + 1 for the rest.
 

@@ -63,8 +63,7 @@ class Part(NamedTuple):
       state is something else.
     teacher: path in the objective's state of the moving copy of its parameters that is used after pretraining; None
       where there is none.
-    teacher_state: path of the copy's own batch statistics in the objective's state; None where they are those of
-      `state`.
+    teacher_state: path in the objective's state of that copy's batch statistics; None where it goes by `state`'s.
   """
 
   module: nn.Module

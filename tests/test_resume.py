@@ -98,7 +98,7 @@ def straight(ground):
   return finish(ground, ground / "straight")
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_killed_and_started_again(ground, straight, workers):
   workdir = ground / f"killed{workers}"
   for attempt in range(2 if workers == 0 else 1):
@@ -123,10 +123,9 @@ def straight_text(ground):
   return finish(ground, ground / "straight_text", config=TEXT)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_text_killed_and_started_again(ground, straight_text, workers):
+def test_text_killed_and_started_again(ground, straight_text):
   """40 steps are several epochs of this text: the plan of a later one is made anew after the kill."""
-  workdir = ground / f"killed_text{workers}"
+  workdir, workers = ground / "killed_text", 2
   step = random.randrange(11, 30)
   print(f"kill at step {step}")
   assert stop_at(start(ground, workdir, workers=workers, config=TEXT), workdir, step, signal.SIGKILL) == -signal.SIGKILL

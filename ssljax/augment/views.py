@@ -14,7 +14,7 @@ from ssljax.augment.recipes import RECIPES, Recipe, View
 from ssljax.precision import Dtype
 from ssljax.types import Array, Batch
 
-Name = Literal["none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "slip", "swav"]
+Name = Literal["none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "clip", "slip", "swav"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Views:
 
   Attributes:
     recipe: whose augmentation: a row of `recipes.RECIPES`. byol is also that of Barlow Twins, VICReg and MoCo v3,
-      moco_v2 that of SimSiam; none gives the centre square.
+      moco_v2 that of SimSiam; clip has no mirror images, for pictures with texts; none gives the centre square.
     size: side of a view, pixels.
     local_size: side of a local view, pixels; by default 3/7 of `size` (96 at 224) to the nearest multiple of 8.
     num_local: how many local views; by default the recipe's. 0 leaves them out.

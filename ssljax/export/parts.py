@@ -51,10 +51,11 @@ def take(objective: Objective, state: TrainState, weights: Weights) -> tuple[dic
   params = average if weights == "ema" else state.params
   found = {}
   for name, part in parts.items():
-    taught, rest = weights == "teacher" and part.teacher is not None, state.objective_state
-    own = _at(rest, part.teacher) if taught else _at(params, part.params)
-    stats = _at(rest, part.teacher_state) if taught and part.teacher_state else _statistics(part, rest)
-    found |= _named(own, f"{name}/params/") | _named(stats, f"{name}/batch_stats/")
+    own, statistics = _at(params, part.params), _statistics(part, state.objective_state)
+    if weights == "teacher" and part.teacher:
+      own = _at(state.objective_state, part.teacher)
+      statistics = _at(state.objective_state, part.teacher_state) if part.teacher_state else statistics
+    found |= _named(own, f"{name}/params/") | _named(statistics, f"{name}/batch_stats/")
   return found, weights
 
 

@@ -36,6 +36,11 @@ def distillation(logits: Array, targets: Array, *, temperature: float) -> Array:
   return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1), axis=-1)
 
 
+def entropy(p: Array) -> Array:
+  """Returns the entropy -sum_k p_k log p_k f32[...] of probabilities p f32[...,K], in nats."""
+  return -jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1)
+
+
 def dino_loss(logits: Array, targets: Array, *, temperature: float) -> Array:
   """Returns the mean `distillation` f32[] over all pairs of a student's view and another view that the teacher saw.
 

@@ -11,11 +11,11 @@ from ssljax.data.captions import Captions
 from ssljax.data.corpus import Text
 from ssljax.data.ict import Cloze
 from ssljax.data.tasks import Order, Replay
-from ssljax.errors import UserError
+from ssljax.errors import UserError, nearest
 
 Section = Mapping[str, Any]
-Action = Literal["load", "reinit", "freeze"]
-Rules = tuple[tuple[str, Action], ...]
+Rules = tuple[tuple[str, str], ...]
+ACTIONS = ("load", "load PATH", "reinit", "freeze")
 
 # Keys that may differ when a work directory is resumed: they change how a run is watched or laid out, not what it is.
 FREE = (
@@ -178,7 +178,8 @@ class Job:
     continual: how the stream is trained.
     init: what `--from` takes from the other run: (regex, "load" | "reinit" | "freeze") over paths of the TrainState,
       the first match counts, "load" where none does. A frozen parameter is loaded and never moves; single layers of a
-      stack are frozen by their numbers, ("text/encoder/blocks/[0-5]/", "freeze").
+      stack are frozen by their numbers, ("text/encoder/blocks/[0-5]/", "freeze"). "load PATH/" takes a leaf from
+      where PATH/ stands in its path for what the regex finds: ("^params/", "load objective_state/teacher/").
     init_step: whether the step and with it the schedules go on ("continue") or begin at 0 ("restart").
     seed: decides parameters, data order, augmentations and masks.
     accumulate: microbatches a step.
@@ -237,6 +238,9 @@ def parse(config: Section) -> Job:
   for key, value in positive.items():
     if value < 1:
       raise UserError(f"{key}: found {value}, expected at least 1")
+  for pattern, action in job.init:
+    if action not in ACTIONS and not action.startswith("load "):
+      raise UserError(f"init: {pattern!r} has the action {nearest(action, ACTIONS)}")
   return job
 
 

@@ -15,6 +15,7 @@ PUBLISHED = {
   "moco_v2": [((0.2, 1.0), 0.5, MIDDLE, 0.8, 0.2, 0.5, 0)] * 2,
   "byol": [((0.08, 1.0), 0.5, BYOL, 0.8, 0.2, 1.0, 0), ((0.08, 1.0), 0.5, BYOL, 0.8, 0.2, 0.1, 0.2)],
   "dino": [((0.4, 1.0), 0.5, BYOL, 0.8, 0.2, 1.0, 0), ((0.4, 1.0), 0.5, BYOL, 0.8, 0.2, 0.1, 0.2)],
+  "clip": [((0.9, 1.0), 0.0, NO, 0, 0, 0, 0)],
   "slip": [((0.5, 1.0), 0.0, NO, 0, 0, 0, 0), *[((0.08, 1.0), 0.5, MIDDLE, 0.8, 0.2, 0.5, 0)] * 2],
   "swav": [((0.14, 1.0), 0.5, STRONG, 0.8, 0.2, 0.5, 0)] * 2,
 }
@@ -43,4 +44,5 @@ def test_published_filters_and_statistics():
     "ijepa", "moco_v2", "slip", "swav"
   }  # fmt: skip
   assert {name for name, recipe in RECIPES.items() if recipe.normalize == "none"} == {"simclr", "simclr_cifar"}
-  assert {recipe.normalize for recipe in RECIPES.values()} == {"none", "imagenet"}
+  assert {name for name, recipe in RECIPES.items() if recipe.normalize == "clip"} == {"clip"}
+  assert {recipe.normalize for recipe in RECIPES.values()} == {"none", "imagenet", "clip"}

@@ -73,13 +73,17 @@ def small_encoder(encoder):
 def smoke_pictures(config):
   """The same for pictures: small ones, a small encoder."""
   config["data"]["image_size"] = 20
-  config["augment"]["size"] = 16
+  config["augment"] |= {"size": 16} | ({"local_size": 8} if "local_size" in config["augment"] else {})
   encoder = config["objective"]["encoder"]
   encoder |= small_encoder(encoder)
   for key in ("decoder_width", "decoder_depth", "decoder_heads"):
     config["objective"] |= {key: {"decoder_width": 8}.get(key, 1)} if key in config["objective"] else {}
   heads = ("projector_hidden", "projector_width", "projector_out", "predictor_hidden", "queue")
   config["objective"] |= {key: 16 for key in heads if config["objective"].get(key)}
+  name = config["objective"]["name"]
+  config["objective"] |= {"prototypes": 8} if "prototypes" in config["objective"] else {}
+  config["objective"] |= {"head_hidden": 8, "head_bottleneck": 4} if name in ("dino.DINO", "ibot.iBOT") else {}
+  config["objective"] |= {"words": 16, "border": 0, "window": 2} if name == "obow.OBoW" else {}
   smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
   return config

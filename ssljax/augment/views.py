@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import errors
-from ssljax.augment import blur, chunks, color, crop
+from ssljax.augment import blur, chunks, color, crop, frequency
 from ssljax.augment.draw import GLOBAL, LOCAL, Draw, draw_views, numbers
 from ssljax.augment.normalize import STATISTICS, Statistics, denormalize, normalize
 from ssljax.augment.recipes import RECIPES, Recipe, View
@@ -35,6 +35,8 @@ class Views:
     strength: factor on the recipe's four jitter strengths (SimCLR's s).
     filter: the interpolation; by default the recipe's.
     normalize: the pixel statistics; by default the recipe's.
+    bandwidth: side of the full-size views that the model gets, pixels: their low frequencies alone, as in
+      `frequency.low_frequencies`; by default `size`, which leaves them as they are. Evaluation is not touched.
     dtype: operands of resampling and blur ("bfloat16": float32 sums, weights rounded to 8 bits).
     tell: "transforms": the batch says how each full-size view was made (`transforms` f32[B,V,T], see `view_numbers`);
       "nothing": it does not.
@@ -53,6 +55,7 @@ class Views:
   strength: float = 1.0
   filter: crop.Filter | None = None
   normalize: Statistics | None = None
+  bandwidth: int | None = None
   dtype: Dtype = "float32"
   tell: Literal["nothing", "transforms"] = "nothing"
 
@@ -68,6 +71,10 @@ class Views:
     _check_at_least("strength", self.strength, 0)
     if self.flip is not None and not 0 <= self.flip <= 1:
       raise errors.UserError(f"augment.flip: {self.flip}, expected a probability, from 0 to 1")
+    if self.bandwidth is not None and (self.bandwidth % 2 or not 2 <= self.bandwidth <= self.size):
+      raise errors.UserError(f"augment.bandwidth: {self.bandwidth}, expected an even number up to size={self.size}")
+    if self.bandwidth is not None and not self._row.views:
+      raise errors.UserError(f"augment.bandwidth: {self.bandwidth}, expected none: recipe {self.recipe} makes no views")
     _check_scale("crop_scale", self.crop_scale)
     _check_scale("local_crop_scale", self.local_crop_scale)
     _check_name("tell", self.tell, dict.fromkeys(("nothing", "transforms")))
@@ -88,7 +95,7 @@ class Views:
     """Returns the batch with its canvas uint8[B,S,S,3] replaced by what `produces` names.
 
     One view is `image` f32[B,s,s,3], several are `views` f32[B,V,s,s,3], small ones `local_views`
-    f32[B,Vl,s2,s2,3]; all normalised. `tell` adds `transforms`. Every other leaf passes through.
+    f32[B,Vl,s2,s2,3]; all normalised; s is the bandwidth. `tell` adds `transforms`. Every other leaf passes through.
 
     Args:
       keys: key[B], one per example: an example's key alone decides its views, not its place in the batch.
@@ -97,7 +104,7 @@ class Views:
     if not self._row.views:
       return self.evaluate(batch)
     draws = draw_views(keys, batch["aspect"], self._views, first=GLOBAL)
-    views = self._make(batch["image"], draws, self._views, size=self.size)
+    views = self._make(batch["image"], draws, self._views, size=self.size, bandwidth=self.bandwidth)
     result = _without_canvas(batch) | ({"image": views[:, 0]} if len(self._views) == 1 else {"views": views})
     if self.tell == "transforms":
       result["transforms"] = numbers(draws)
@@ -156,12 +163,18 @@ class Views:
     flip = lambda view: view.flip if self.flip is None else self.flip
     return tuple(view.replace(crop=tuple(scale or view.crop), flip=flip(view), jitter=jitter(view)) for view in views)
 
-  def _make(self, images: Array, draws: Draw, views: tuple[View, ...], *, size: int) -> Array:
+  def _make(
+    self, images: Array, draws: Draw, views: tuple[View, ...], *, size: int, bandwidth: int | None = None
+  ) -> Array:
+    side = bandwidth or size
+
     def render(images: Array, draws: Draw) -> Array:
       rows = crop.resample(images, draws.box, size=size, filter=self._filter, dtype=self.dtype)
       each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (_to_unit(rows), draws))
       rows = _paint(*each, views=views, dtype=self.dtype)
-      return self._finish(rows).reshape(len(images), len(views), size, size, 3)
+      if side < size:
+        rows = frequency.low_frequencies(rows, size=side, dtype=self.dtype)
+      return self._finish(rows).reshape(len(images), len(views), side, side, 3)
 
     return chunks.map_chunks(render, images, draws, example_bytes=len(views) * size * size * 3 * 4)
 

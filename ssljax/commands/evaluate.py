@@ -121,16 +121,19 @@ def _features(measure: Any, state: Any) -> Any:
   from ssljax.training.evaluation import Measure
 
   if not isinstance(measure, Measure):
-    raise UserError("--merge: found a text model, expected two encoders of pictures")
+    raise UserError("--merge: found a model of text, expected two encoders of pictures")
   return measure.features(state)
 
 
 def _scores(measure: Any, state: Any) -> dict[str, float]:
-  """Returns flat scores of a state: of features as "trained/NAME", of a text model by the evaluators' own names."""
+  """Returns flat scores of a state: as "trained/NAME", of a text model by the evaluators' own names."""
   from ssljax.training.evaluation import Measure
+  from ssljax.training.search_evaluation import SearchMeasure
 
   if isinstance(measure, Measure):
     return {f"trained/{key}": value for key, value in measure(state).items()}
+  if isinstance(measure, SearchMeasure):
+    return measure.baselines() | measure.beside(state, row="trained")
   return measure(state, when=("always", "once", "asked"))
 
 

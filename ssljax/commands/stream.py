@@ -26,8 +26,9 @@ from ssljax.evaluators.retrieval import chance_of
 from ssljax.training import config as config_lib
 from ssljax.training import health
 from ssljax.training import run as runs
-from ssljax.training.loop import CompiledStep, compile_step, start
+from ssljax.training.loop import start
 from ssljax.training.loop import train as train_loop
+from ssljax.training.programs import CompiledStep, compile_steps
 from ssljax.training.run import Run
 from ssljax.types import TrainState
 
@@ -75,7 +76,7 @@ class _Tasks:
     self._ends, self._tasks = config_lib.ends(assembled.job), assembled.job.stream
     self._health = health.slice_of(assembled)
     self._measures = [final.measure_of(part) for part in assembled.tasks()] if assembled.job.evaluation else []
-    self._compiled: CompiledStep | None = None
+    self._compiled: tuple[CompiledStep, ...] = ()
     file = folder / "eval" / FILE
     self._rows: Rows = json.loads(file.read_text("utf-8"))["rows"] if file.is_file() else {}
 
@@ -99,7 +100,7 @@ class _Tasks:
 
   def _until(self, end: int, state: TrainState, text: str) -> TrainState:
     train.say(text)
-    self._compiled = self._compiled or compile_step(self._run)
+    self._compiled = self._compiled or compile_steps(self._run, begin=int(state.step))
     part = dataclasses.replace(self._run, job=dataclasses.replace(self._run.job, steps=end))
     return train_loop(part, state, self._folder, health=self._health, compiled=self._compiled)
 

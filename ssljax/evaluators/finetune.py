@@ -71,8 +71,9 @@ class FineTune:
     projector_layers: first layers of the pretraining's projector that stay between encoder and head (SimCLR v2: 1).
     part: the encoder's name among the objective's parts, with a path inside of it where it is within a larger one
       ("model/image/encoder" of CLIP).
-    augment: section of `augment` with one view; None: random crops (0.2 to 1 of the area) and mirror images at the
-      run's size.
+    recipe: the augmentation, one of `views.Views` with one view, at the size and pixel statistics of the run's own;
+      mae has random crops (0.2 to 1 of the area) and mirror images.
+    augment: a section of `augment` in its place.
     seed: of the chosen rows, their order, the crops and the head.
     distill: a student of each share's network; None: none.
 
@@ -95,6 +96,7 @@ class FineTune:
   smoothing: float = 0.1
   projector_layers: int = 0
   part: str = "encoder"
+  recipe: str = "mae"
   augment: Mapping[str, Any] | None = None
   seed: int = 0
   distill: Distillation | None = None

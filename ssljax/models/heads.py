@@ -50,8 +50,14 @@ class MLPHead(nn.Module):
   dtype: precision.Dtype = "float32"
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool = False) -> Array:
-    """Returns f32[B,out] for x[B,D]; `train` normalises by the batch and moves the collection "batch_stats"."""
+  def __call__(self, x: Array, *, train: bool = False, stop: int | None = None) -> Array:
+    """Returns f32[B,out] for x[B,D].
+
+    Args:
+      x: embeddings.
+      train: normalise by the batch and move the collection "batch_stats".
+      stop: return what hidden layer `stop` gives instead, f32[B,hidden]; 1 is the first, None the output.
+    """
     init = nn.initializers.lecun_normal() if self.init_std is None else nn.initializers.normal(self.init_std)
     hidden = self.hidden or x.shape[-1]
     bias = "absent" if self.norm == "batch" else "present"
@@ -60,6 +66,8 @@ class MLPHead(nn.Module):
       if self.norm == "batch":
         x = BatchNorm(use_running_average=not train, name=f"bn{layer + 1}")(x)
       x = ACTIVATIONS[self.activation](x)
+      if layer + 1 == stop:
+        return x
     x = Dense(self.out, bias=self.last_bias, kernel_init=init, dtype=self.dtype, name=f"fc{self.layers}")(x)
     if self.last_norm == "none":
       return x

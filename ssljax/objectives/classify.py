@@ -78,16 +78,16 @@ class Classifier(Objective):
     init = nn.initializers.truncated_normal(self.head_std) if self.head_std else nn.initializers.zeros
     return Dense(self.classes, kernel_init=init)
 
-  def check_labels(self, classes: int | None, *, source: str) -> None:
-    """Checks a source with `classes` classes, None where it has no labels.
+  def check_labels(self, num_classes: int | None, *, source: str, where: str = "objective") -> None:
+    """Checks a source with so many classes, None where it has no labels; called before anything compiles.
 
     Raises:
       UserError: it has none, or more than `self.classes`.
     """
-    if classes is None:
-      raise UserError(f"objective: classify.Classifier reads 'label', but {source} has no labels")
-    if classes > self.classes:
-      raise UserError(f"objective.classes: found {self.classes}, expected at least {classes}: {source} has so many")
+    if num_classes is None:
+      raise UserError(f"{where}: classify.Classifier reads 'label', but {source} has no labels")
+    if num_classes > self.classes:
+      raise UserError(f"{where}.classes: found {self.classes}, expected at least the {num_classes} of {source}")
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns parameters of "encoder", "projector" (if any) and "head", and batch statistics of the first two."""

@@ -73,10 +73,10 @@ class Distill(Objective):
     """Whether the student couples the examples of a batch."""
     return self.student.couples_examples
 
-  def check_labels(self, classes: int | None, *, source: str) -> None:
+  def check_labels(self, num_classes: int | None, *, source: str, where: str = "objective") -> None:
     """Checks the labels of a source as the student does, where they are read."""
     if self.label_weight:
-      self.student.check_labels(classes, source=source)
+      self.student.check_labels(num_classes, source=source, where=f"{where}.student")
 
   def parts(self) -> dict[str, Part]:
     """Returns the student's."""

@@ -102,11 +102,11 @@ class MultiTask(Objective):
       if hasattr(task, "check_texts"):
         task.check_texts(size=size, end=end, where=f"{HERE}.{name}")
 
-  def check_labels(self, *, count: int) -> None:
+  def check_labels(self, num_classes: int | None, *, source: str) -> None:
     """Checks what the tasks that read labels check."""
     for name, task in self.objectives.items():
       if hasattr(task, "check_labels"):
-        task.check_labels(count=count, where=f"{HERE}.{name}")
+        task.check_labels(num_classes, source=source, where=f"{HERE}.{name}")
 
   def parts(self) -> dict[str, Part]:
     """Returns "encoder", and the other networks of each task as "TASK_PART"."""

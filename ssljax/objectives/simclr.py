@@ -102,6 +102,13 @@ class SimCLR(Objective):
     return LossOutput(loss=loss, state=state, metrics=metrics)
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
-    """Returns "embedding" f32[B,D] and "projection" f32[B,P], with the running batch statistics."""
+    """Returns "embedding" f32[B,D], "projection" f32[B,P] and "hidden" f32[B,H], with the running batch statistics.
+
+    "hidden" is what the projector's first layer gives, from which the second paper fine-tunes; none without one.
+    """
     found, _ = self.branch(params, state, batch["image"], train=False)
-    return {name: found[name] for name in ("embedding", "projection")}
+    found = {name: found[name] for name in ("embedding", "projection")}
+    if self.projector_layers == 1:
+      return found
+    variables = {"params": params["projector"], "batch_stats": state["projector"]}
+    return found | {"hidden": self.projector.apply(variables, found["embedding"], stop=1)}

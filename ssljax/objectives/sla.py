@@ -92,14 +92,16 @@ class SLA(Objective):
     names = ("joint", "single") if self.single == "distilled" else ("joint",)
     return {name: MLPHead(out=sizes[name], layers=1, last_bias="present", dtype=self.encoder.dtype) for name in names}
 
-  def check_labels(self, *, count: int, where: str = "objective") -> None:
-    """Checks that a source of `count` classes fits; the trainer calls it before anything compiles.
+  def check_labels(self, num_classes: int | None, *, source: str, where: str = "objective") -> None:
+    """Checks a source with so many classes, None where it has no labels; called before anything compiles.
 
     Raises:
-      UserError: it has more classes than the classifier.
+      UserError: it has none, or more than the classifier.
     """
-    if count > self.num_classes:
-      raise UserError(f"{where}.num_classes: found {self.num_classes}, expected at least {count}, the source's classes")
+    if num_classes is None:
+      raise UserError(f"{where}: sla.SLA reads 'label', but {source} has no labels")
+    if num_classes > self.num_classes:
+      raise UserError(f"{where}.num_classes: found {self.num_classes}, expected at least the {num_classes} of {source}")
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns the parameters of "encoder" and of the heads, and the encoder's batch statistics."""

@@ -118,9 +118,9 @@ class Evaluation:
 
   Attributes:
     evals: sections of `evaluators` by any name, e.g. {"knn": {"name": "knn.KNN", "k": 20}}.
-    source: the labelled source; none: the training source.
+    source: the labelled source; none: the training source. Of queries and blocks (`data.ict`) text, or "beir:FOLDER".
     train: the split probes are fitted on.
-    test: the split they are scored on.
+    test: the split they are scored on; of BEIR's files the name of one in qrels/.
     every: steps between evaluations while training; none: only at the end.
     batch_size: examples a batch of feature extraction.
     feature: which output of `Objective.encode` is measured.

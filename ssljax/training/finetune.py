@@ -20,7 +20,7 @@ from ssljax.evaluators.finetune import FineTune, choose
 from ssljax.training import state as state_lib
 from ssljax.training.evaluation import Measure
 from ssljax.training.feed import Feed
-from ssljax.training.loop import CompiledStep, compile_step
+from ssljax.training.programs import CompiledStep, compile_steps
 from ssljax.training.run import Run, assemble
 from ssljax.training.transplant import networks, placed, taught, weights
 from ssljax.training.watch import Diverged, SkippedSteps
@@ -119,7 +119,7 @@ class _FineTuning:
     config = {key: run.config[key] for key in ("mesh", "sharding", "fsdp_min_size", "max_skipped") if key in run.config}
     config |= {
       "objective": objective,
-      "augment": settings.augment or single_view(run.augment),
+      "augment": settings.augment or single_view(run.augment, recipe=settings.recipe),
       "optimizer": optimizer | ({"layer_decay": layer_decay} if layer_decay else {}),
       "data": {"source": self._spec, "batch_size": settings.batch_size, "image_size": run.job.data.image_size},
       "steps": settings.steps,
@@ -128,7 +128,7 @@ class _FineTuning:
     stream = self._stream(self._measure.train)
     feed = Feed((self._measure.train,), stream, stream.epoch_size)
     made = assemble(config, devices=list(run.mesh.devices.flat), feed=feed)
-    return _Trainer(made, compile_step(made))
+    return _Trainer(made, compile_steps(made)[0])
 
   def _stream(self, source: Source) -> Stream:
     host, num_hosts = sharding.reader(self._run.mesh)
@@ -146,7 +146,7 @@ class _FineTuning:
     place, every = sharding.batch_sharding(made.mesh), max(1, steps // 5)
     for step, batch in enumerate(batches, start=1):
       arrays = {key: jax.make_array_from_process_local_data(place, value) for key, value in batch.arrays.items()}
-      state, metrics = trainer.step.call(state, arrays)
+      state, metrics = trainer.step.train_step(state, arrays)
       try:
         skipped.add(step, metrics)
       except Diverged as diverged:
@@ -167,15 +167,15 @@ class _FineTuning:
     return float(np.mean(logits.argmax(-1) == labels))
 
 
-def single_view(augment: Any) -> dict[str, Any]:
-  """Returns the section of one cropped and mirrored view of a picture, of the size and pixel statistics of `augment`.
+def single_view(augment: Any, *, recipe: str) -> dict[str, Any]:
+  """Returns the section of a recipe's view of a picture, of the size and pixel statistics of `augment`.
 
   Raises:
     UserError: it is no `views.Views`.
   """
   if not isinstance(augment, Views):
     raise UserError(f"finetune.augment: missing, expected a section beside the run's own {type(augment).__name__}")
-  section = {"name": "views.Views", "recipe": "mae", "size": augment.size, "filter": augment.interpolation}
+  section = {"name": "views.Views", "recipe": recipe, "size": augment.size, "filter": augment.interpolation}
   return section | {"normalize": augment.normalize or RECIPES[augment.recipe].normalize, "dtype": augment.dtype}
 
 

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,9 +18,9 @@ from ssljax.training import state as state_lib
 from ssljax.training.health import Slice, Watch
 from ssljax.training.inherit import inherit
 from ssljax.training.meter import Meter
+from ssljax.training.programs import CompiledStep, compile_steps, program_of
 from ssljax.training.progress import ProgressLine
 from ssljax.training.run import Run
-from ssljax.training.step import make_step
 from ssljax.training.watch import Collapsed, CorruptRecords, Preempted, SkippedSteps, profiler, stop_signal, time_limit
 from ssljax.types import Batch, TrainState
 from ssljax.writer import Silence, Writer, open_writer
@@ -67,7 +67,7 @@ def train(
   *,
   measure: Evaluate | None = None,
   health: Slice | None = None,
-  compiled: "CompiledStep | None" = None,
+  compiled: tuple[CompiledStep, ...] = (),
 ) -> TrainState:
   """Returns the state after `run.job.steps` steps; `state` is used up.
 
@@ -77,7 +77,7 @@ def train(
     workdir: gets checkpoints/ and metrics.jsonl.
     measure: evaluators called every `evaluation.every` steps.
     health: what is measured every `health.every` steps.
-    compiled: the step, of an earlier call of `compile_step` with the same run; None: it is compiled.
+    compiled: the steps, of an earlier call of `compile_steps` with the same run; none: they are compiled.
 
   Raises:
     UserError: too many corrupt records.
@@ -93,7 +93,7 @@ def train(
     ProgressLine(run.job.steps) as progress,
     jax.set_mesh(run.mesh),
   ):
-    compiled = compiled or compile_step(run)
+    compiled = compiled or compile_steps(run, begin=int(state.step))
     watch = Watch(health, workdir, int(state.step), writer, progress) if health else None
     return _Loop(run, store, writer, progress, measure, watch).from_state(state, workdir, compiled)
 
@@ -124,31 +124,6 @@ def _continue(run: Run, origin: Origin, say: Callable[[str], None]) -> TrainStat
   return state
 
 
-class CompiledStep(NamedTuple):
-  """The compiled step of a run and its floating-point operations."""
-
-  call: Callable[[TrainState, Batch], tuple[TrainState, Batch]]
-  operations: int
-
-
-def compile_step(run: Run) -> CompiledStep:
-  """Returns the compiled step of a run."""
-  traced = trace_step(run)
-  return CompiledStep(traced.lower().compile(), flops.count_jaxpr(traced.jaxpr))
-
-
-def trace_step(run: Run) -> Any:
-  """Returns the traced step of a run, a `jax.stages.Traced`: what is lowered and compiled, for whatever devices."""
-  batch = run.stream.batch(run.job.data.begin).arrays
-  options = {"accumulate": run.job.accumulate, "frozen": run.job.init}
-  step = make_step(run.objective, run.augment, run.optimizer.transform, **options)
-  place, size = sharding.batch_sharding(run.mesh), run.job.data.batch_size
-  abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
-  where = jax.tree.map(lambda leaf: leaf.sharding, run.like)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(run.mesh)))
-  return jitted.trace(run.like, abstract)
-
-
 class _Loop:
   """The moving parts of one stretch of training; `from_state` runs it."""
 
@@ -173,10 +148,9 @@ class _Loop:
     self._last_phase: PhaseName | None = None
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
 
-  def from_state(self, state: TrainState, workdir: pathlib.Path, compiled: CompiledStep) -> TrainState:
+  def from_state(self, state: TrainState, workdir: pathlib.Path, compiled: tuple[CompiledStep, ...]) -> TrainState:
     """Returns the state after the job's last step."""
     start, data = int(state.step), self._job.data
-    train_step, operations = compiled
     peak = flops.peak(self._run.mesh.devices.flat[0])
     if self._watch and self._watch.begin(start, state):
       raise Collapsed(f"collapsed by step {start}: nothing more is trained (health.alarm.action)")
@@ -188,11 +162,12 @@ class _Loop:
       profiler(self._job.profile, workdir / "profile") as trace,
       time_limit(self._job.max_step_seconds) as limit,
     ):
-      self._meter = Meter(examples=data.batch_size, operations=operations, peak=peak and peak * self._run.mesh.size)
+      self._meter = Meter(examples=data.batch_size, peak=peak and peak * self._run.mesh.size)
       for step in range(start + 1, self._job.steps + 1):
         limit()
         trace(step - 1)
-        with self._meter.waiting():
+        train_step, operations, _ = program_of(compiled, step - 1)
+        with self._meter.waiting(operations):
           batch = next(batches)
         self._corrupt.add(batch.skipped)
         state, metrics = train_step(state, self._to_devices(batch.arrays))

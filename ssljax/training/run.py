@@ -33,7 +33,8 @@ class Run:
     job: the same, checked and typed.
     sources: the training data: one source, or one a task.
     stream: its batches as a function of (seed, step).
-    augment: device augmentation.
+    augment: device augmentation; where it changes from stage to stage, the last one's, which evaluation sees.
+    stages: (step before which it ends, device augmentation) of each stage; the last one does not end (None).
     objective: the method.
     optimizer: transformation and learning rate.
     mesh: the devices.
@@ -50,6 +51,7 @@ class Run:
   sources: tuple[Source | Corpus | Passages, ...]
   stream: Stream | TextStream | ClozeStream | TaskStream
   augment: Any
+  stages: tuple[tuple[int | None, Any], ...]
   objective: Objective
   optimizer: optim.Optimizer
   mesh: jax.sharding.Mesh
@@ -97,7 +99,9 @@ def assemble(
   config = _remember_vocabulary(config, source, feed.captioner)
   job = config_lib.parse(config)
 
-  augment = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
+  built = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
+  stages = getattr(built, "programs", ((None, built),))
+  augment = stages[-1][1]
   optimizer = _frozen(build.build(job.optimizer, "optim", where="optimizer", batch_size=size), job.init)
   objective = build.build(job.objective, "objectives", where="objective")
   batch = _abstract_batch(stream.batch(job.data.begin).arrays, augment, size)
@@ -108,12 +112,11 @@ def assemble(
     objective.check_texts(size=feed.captioner.size, end=feed.captioner.end)
   if isinstance(source, Passages) and hasattr(objective, "check_texts"):
     objective.check_texts(size=source.tokenizer.size, end=source.tokenizer.eos)
-  if "label" in batch and hasattr(objective, "check_labels"):
-    objective.check_labels(count=max(getattr(source, "num_classes", None) or 0 for source in feed.sources))
 
   init = state_lib.initialiser(objective, optimizer.transform, batch)
   with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here
     abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
+    _check_stages(objective, abstract, stages, stream.batch(job.data.begin).arrays, size)
   like = state_lib.shardings(mesh, abstract, job.sharding, fsdp_min_size=job.fsdp_min_size)
   return Run(
     config=config,
@@ -121,6 +124,7 @@ def assemble(
     sources=feed.sources,
     stream=stream,
     augment=augment,
+    stages=stages,
     objective=objective,
     optimizer=optimizer,
     mesh=mesh,
@@ -196,6 +200,21 @@ def _check_objective(job: config_lib.Job, objective: Objective, batch: Batch) ->
     raise UserError(
       f"accumulate: found {job.accumulate}, expected 1: the loss of {name} couples the examples of a batch{instead}"
     )
+
+
+def _check_stages(
+  objective: Objective, state: PyTree, stages: Sequence[tuple], arrays: Mapping[str, np.ndarray], size: int
+) -> None:
+  """Refuses a stage whose pictures the objective does not take."""
+  for number, (_, augment) in enumerate(stages[:-1]):
+    batch = _abstract_batch(arrays, augment, size)
+    loss = lambda state, batch: objective.loss(
+      state.params, state.objective_state, batch, rng=state.rng, step=state.step
+    )
+    try:
+      jax.eval_shape(loss, state, batch)
+    except UserError as error:
+      raise UserError(f"augment.stages[{number}]: {error}") from error
 
 
 def _abstract_batch(arrays: Mapping[str, np.ndarray], augment: Any, batch_size: int) -> Batch:

@@ -42,8 +42,9 @@ def _inside(part: Part, below: list[str], path: str) -> Part:
   module: Any = part.module
   for name in below:
     module = getattr(module, name, None)
-  if not isinstance(module, nn.Module) or not hasattr(module, "features"):
-    raise UserError(f"finetune.part: {path} is {type(module).__name__}, expected an encoder of pictures")
+  fields = [getattr(module, name) for name in getattr(module, "__dataclass_fields__", ()) if name != "parent"]
+  if not hasattr(module, "features") or any(isinstance(field, nn.Module) for field in fields):
+    raise UserError(f"finetune.part: {path} is {type(module).__name__}, expected an encoder of pictures alone")
   inside = lambda place: None if place is None else "/".join(filter(None, (place, *below)))
   return Part(module, *map(inside, (part.params, part.state, part.teacher)))
 

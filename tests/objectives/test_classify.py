@@ -161,7 +161,7 @@ def test_built_from_a_config_section():
   ("labels", "classes", "message"),
   [
     (None, 5, r"classify.Classifier reads 'label', but npz:\S*pictures.npz has no labels"),
-    (range(20), 5, r"objective.classes: found 5, expected at least 20: npz:\S*pictures.npz has so many"),
+    (range(20), 5, r"objective.classes: found 5, expected at least the 20 of npz:\S*pictures.npz"),
   ],
 )
 def test_sources_that_do_not_fit_are_named(labels, classes, message, tmp_path, monkeypatch):

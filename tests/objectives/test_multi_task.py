@@ -167,7 +167,7 @@ def test_a_teacher_is_of_the_shared_encoder_and_follows_it(followed):
   np.testing.assert_array_equal(teacher(objective.imported(moved, held)), kernel(moved))
   parts = objective.parts()
   assert list(parts) == ["encoder"]
-  assert parts["encoder"][1:] == ("encoder", "encoder", "tasks/follow/teacher/encoder")
+  assert parts["encoder"][1:] == ("encoder", "encoder", "tasks/follow/teacher/encoder", None)
 
 
 def test_tasks_draw_numbers_of_their_own(followed):
@@ -192,9 +192,11 @@ def test_parts_of_tasks_are_named_by_them_and_pictures_too():
 def test_labels_are_checked_by_the_task_that_reads_them():
   objective = MultiTask(encoder=VIT, tasks={"turn": RotNet(encoder=VIT), "sort": SLA(encoder=VIT, num_classes=3)})
   assert objective.batch_keys == ("image", "label")
-  objective.check_labels(count=3)
-  with pytest.raises(UserError, match=r"objective\.tasks\.sort\.num_classes: found 3, expected at least 4"):
-    objective.check_labels(count=4)
+  objective.check_labels(3, source="npz:x")
+  with pytest.raises(
+    UserError, match=r"objective\.tasks\.sort\.num_classes: found 3, expected at least the 4 of npz:x"
+  ):
+    objective.check_labels(4, source="npz:x")
 
 
 SIMCLR = dict(name="simclr.SimCLR")

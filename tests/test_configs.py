@@ -84,6 +84,10 @@ def smoke_pictures(config):
     config["objective"] |= {key: {"decoder_width": 8}.get(key, 1)} if key in config["objective"] else {}
   heads = ("projector_hidden", "projector_width", "projector_out", "predictor_hidden", "queue")
   config["objective"] |= {key: 16 for key in heads if config["objective"].get(key)}
+  name = config["objective"]["name"]
+  config["objective"] |= {"prototypes": 8} if "prototypes" in config["objective"] else {}
+  config["objective"] |= {"head_hidden": 8, "head_bottleneck": 4} if name in ("dino.DINO", "ibot.iBOT") else {}
+  config["objective"] |= {"words": 16, "border": 0, "window": 2} if name == "obow.OBoW" else {}
   smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
   if config.get("health"):

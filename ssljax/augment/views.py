@@ -14,7 +14,9 @@ from ssljax.augment.recipes import RECIPES, Recipe, View
 from ssljax.precision import Dtype
 from ssljax.types import Array, Batch
 
-Name = Literal["none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "clip", "slip", "swav"]
+Name = Literal[
+  "none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "obow", "clip", "slip", "swav"
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,7 @@ class OBoW(Objective):
     x, encoder = embed_crops(self.encoder, params["encoder"], stats["encoder"], crops, keys=keys)
     words = sharding.constrain(l2_normalize(state["words"]))  # each device makes the weights of some
     weights, predictor = run(self.predictor, params["predictor"], stats["predictor"], words, train=True)
-    logits = precision.dot(self.kappa * x, l2_normalize(weights).T, dtype=self.encoder.dtype)
+    logits = precision.einsum("bvd,kd->bvk", self.kappa * x, l2_normalize(weights), dtype=self.encoder.dtype)
     return logits, {"encoder": encoder, "predictor": predictor}
 
   def _teach(self, state: State, images: Array, keys: Array) -> tuple[Array, State]:

@@ -130,8 +130,8 @@ class SwAV(Objective):
     return l2_normalize(as_views(z, embeddings.shape[1])), {"encoder": encoder, "projector": projector}
 
   def _scores(self, z: Array, prototypes: Array) -> Array:
-    """Returns cosines f32[...,K] of projections z f32[...,D] and prototypes."""
-    return precision.dot(z, prototypes.T, dtype=self.encoder.dtype)
+    """Returns cosines f32[M,N,K] of projections z f32[M,N,D] and prototypes."""
+    return precision.einsum("mnd,kd->mnk", z, prototypes, dtype=self.encoder.dtype)
 
   def _assign(self, params: Params, state: State, z: Array, scores: Array, step: Array) -> tuple[Array, State]:
     """Returns assignments f32[B,V,K] of the views, and the next queue with the newest projections in front."""

@@ -75,6 +75,7 @@ def test_stratified_shares_are_one_in_each_part_of_the_range():
   some = np.sort(found[found > 0])
   edges = np.linspace(0.1, 0.5, 11)
   assert len(some) == 10 and (some >= edges[:-1] - 1e-6).all() and (some <= edges[1:] + 1e-6).all()
+  assert np.std(some - edges[:-1]) > 1e-3  # anywhere in its part
   np.testing.assert_array_equal(hidden_shares(keys[::-1], **options), found[::-1])
   assert (np.diff(found[found > 0]) < 0).any()  # not in the order of the batch
 

@@ -15,7 +15,9 @@ from ssljax.schedules import cosine
 
 WORDS, SHARP, KAPPA = 8, 2.0, 1.5
 KEY = jax.random.key(7)
-OBJECTIVE = OBoW(encoder=Convolution(), words=WORDS, inverse_delta=SHARP, kappa=KAPPA, border=2, window=3)
+OBJECTIVE = OBoW(
+  encoder=Convolution(), words=WORDS, inverse_delta=SHARP, kappa=KAPPA, border=2, window=3, distance_decay=0.5
+)
 
 
 def crops(seed=0, **options):
@@ -28,7 +30,7 @@ def tiny():
   params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), crops())
   draw = np.random.default_rng(1).normal
   moved = lambda x: x + 0.2 * jnp.asarray(draw(size=x.shape), jnp.float32)
-  state = state | {"teacher": jax.tree.map(moved, state["teacher"])}
+  state = state | {"teacher": jax.tree.map(moved, state["teacher"]), "distance": jnp.float32(3.0)}
   run = lambda params, state, batch: OBJECTIVE.loss(params, state, batch, rng=KEY, step=0)
   return params, state, jax.jit(run, compiler_options=QUICK)
 
@@ -38,7 +40,7 @@ def slow_bags(state, batch):
   words = np.asarray(state["words"], np.float64)
   maps = slow_maps(state["teacher"]["encoder"], batch["views"][:, :1])[0][:, 2:-2, 2:-2]  # [B,4,4,D]
   far = np.array([[[((f - w) ** 2).sum() for w in words] for f in rows.reshape(-1, 6)] for rows in maps])
-  distance = 0.99 * 0.5 + 0.01 * far.min(-1).mean()
+  distance = 0.5 * 3.0 + 0.5 * far.min(-1).mean()
   codes = np.exp(-SHARP / distance * far)
   bags = (codes / codes.sum(-1, keepdims=True)).max(1)
   windows = [[maps[:, i : i + 3, j : j + 3].mean((1, 2)) for j in range(2)] for i in range(2)]

@@ -82,6 +82,19 @@ def test_a_task_of_ones_own(tmp_path):
   assert (scores["bm25/queries_r@1"], scores["chance/queries_r@1"]) == (0.5, 0.25)
 
 
+def test_few_long_documents_are_asked_cloze_alone():
+  said = []
+  run = assemble(load_config(CONFIG, [("evaluation.evals.retrieval.ks", "(1,9)")]))
+  assert {key.partition("_")[0] for key in SearchMeasure(run, say=said.append).baselines()} == {
+    "chance/cloze",
+    "bm25/cloze",
+  }
+  assert said == [
+    "lead: left out, as 6 blocks have one of their document before them",
+    "cloze: 16 queries for 16 passages",
+  ]
+
+
 def test_preview_prints_pairs(capsys):
   assert main(["data", "preview", f"--config={CONFIG}", "--rows=3"]) == 0
   printed = capsys.readouterr().out

@@ -17,7 +17,7 @@ from ssljax.errors import UserError, nearest
 
 
 class Embedded(NamedTuple):
-  """One line of the catalogue; `items` is None where nobody counted, `classes` for text; pip name -> import name."""
+  """One line of the catalogue; None for `items` not counted and `classes` of text; `packages` is pip -> import name."""
 
   name: str
   kind: str

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -29,7 +28,6 @@ class TextRetrieval:
   """
 
   ks: tuple[int, ...] = (1, 5, 10)
-  reads: ClassVar[str] = "search"
 
   def __post_init__(self):
     if not self.ks or min(self.ks) < 1:

@@ -40,14 +40,15 @@ class SearchMeasure:
     devices = sharding.batch_devices(run.mesh)
     if self._size % devices:
       raise UserError(f"evaluation.batch_size: found {self._size}, expected a multiple of {devices} devices")
-    self._searches = _searches(run, run.source)
+    say = say if distributed.is_main() else _silent
+    self._most = max((k for evaluator in self._evaluators for k in evaluator.ks), default=1)
+    self._searches = _searches(run, run.source, most=self._most, say=say)
     for search in self._searches:
-      if distributed.is_main():
-        say(search.about)
+      say(search.about)
       for evaluator in self._evaluators:
         evaluator.check(search)
     self._words: Rankings | None = None
-    if not bm25.installed() and distributed.is_main():
+    if not bm25.installed():
       say('no row of BM25: it needs bm25s: pip install "ssljax[text]"')
 
   def __call__(self, state: TrainState) -> dict[str, float]:
@@ -74,47 +75,42 @@ class SearchMeasure:
     return {k: v for evaluator in self._evaluators for pair in pairs for k, v in evaluator(*pair).items()}
 
   def _ranked(self, state: TrainState) -> Rankings:
-    params, inner = parameters(state), state.objective_state
     rankings = []
     with jax.set_mesh(self._run.mesh):
       for search in self._searches:
-        queries, passages = (
-          encoded_rows(
-            lambda ids, side=side: self._run.encode(params, inner, {side: ids})[f"{side}_features"],
-            rows,
-            size=self._size,
-            mesh=self._run.mesh,
-          )
-          for side, rows in (("query", search.queries), ("block", search.passages))
-        )
-        rankings.append(without(ranked(queries, passages, k=self._depth + 1), search.same, k=self._depth))
+        queries = self._encoded(state, "query", search.queries)
+        passages = self._encoded(state, "block", search.passages)
+        rankings.append(self._best(ranked(queries, passages, k=self._depth + 1), search))
     return rankings
+
+  def _encoded(self, state: TrainState, side: str, rows: np.ndarray) -> np.ndarray:
+    params, inner = parameters(state), state.objective_state
+    encode = lambda ids: self._run.encode(params, inner, {side: ids})[f"{side}_features"]
+    return encoded_rows(encode, rows, size=self._size, mesh=self._run.mesh)
 
   def _by_words(self) -> Rankings | None:
     """Returns BM25's rankings, made once; None where it is not installed."""
     if self._words is None and bm25.installed():
-      self._words = [
-        without(
-          bm25.bm25_ranked(search.query_texts, search.passage_texts, k=self._depth + 1), search.same, k=self._depth
-        )
-        for search in self._searches
-      ]
+      counted = lambda search: bm25.bm25_ranked(search.query_texts, search.passage_texts, k=self._depth + 1)
+      self._words = [self._best(counted(search), search) for search in self._searches]
     return self._words
+
+  def _best(self, found: np.ndarray, search: Search) -> np.ndarray:
+    return without(found, search.same, k=self._depth)
 
   @property
   def _depth(self) -> int:
-    return max(FUSED, NDCG, *(k for evaluator in self._evaluators for k in evaluator.ks))
+    return max(FUSED, NDCG, self._most)
 
 
 def _reader(evaluator: object, name: str) -> TextRetrieval:
-  if getattr(evaluator, "reads", None) != "search":
+  if not isinstance(evaluator, TextRetrieval):
     raise UserError(f"evaluation.evals.{name}: reads no searches, expected text_retrieval.TextRetrieval for data.ict")
-  assert isinstance(evaluator, TextRetrieval)
   return evaluator
 
 
-def _searches(run: Run, source: Passages) -> list[Search]:
-  """Returns the tasks: on held-out text, or one of BEIR's form."""
+def _searches(run: Run, source: Passages, *, most: int, say: Callable[[str], None]) -> list[Search]:
+  """Returns the tasks: on held-out text, without `lead` where its passages are no more than `most`; or BEIR's."""
   section = run.job.evaluation
   assert section is not None
   spec, key = section.source or run.job.data.source, "evaluation.source"
@@ -122,7 +118,18 @@ def _searches(run: Run, source: Passages) -> list[Search]:
   if spec.startswith(BEIR):
     return [open_beir(spec.removeprefix(BEIR), source, split=section.test)]
   test = open_passages(spec, source.cloze, split=section.test, trained_on=source.trained_on, key=key)
-  return [search for search in (cloze(test), lead(test)) if search is not None]
+  first, second = cloze(test), lead(test)
+  if second is not None and len(second.passages) > most:
+    return [first, second]
+  say(
+    f"lead: left out, as {0 if second is None else len(second.passages)} blocks have one of their document before them"
+  )
+  return [first]
+
+
+def _silent(text: str) -> None:
+  """Prints nothing: another process of the run prints the same."""
+  del text
 
 
 def _flat(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

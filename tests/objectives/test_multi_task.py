@@ -72,7 +72,9 @@ class Follower(Objective):
 
   def post_update(self, params, state, *, step):
     teacher = tree.moved(state["teacher"]["encoder"], params["student"]["encoder"], decay=0.5)
-    return params, {**state, "teacher": {"encoder": teacher}}
+    conv = params["student"]["encoder"]["conv"]
+    encoder = {**params["student"]["encoder"], "conv": {**conv, "bias": 0 * conv["bias"]}}  # a constraint
+    return {"student": {**params["student"], "encoder": encoder}}, {**state, "teacher": {"encoder": teacher}}
 
   def imported(self, params, state):
     return {**state, "teacher": {"encoder": params["student"]["encoder"]}}
@@ -164,6 +166,7 @@ def test_a_teacher_is_of_the_shared_encoder_and_follows_it(followed):
   after, held = objective.post_update(moved, state, step=0)
   np.testing.assert_allclose(teacher(held), kernel(params) + 0.5, rtol=1e-6)
   np.testing.assert_array_equal(kernel(after), kernel(moved))
+  assert not np.any(after["encoder"]["conv"]["bias"])  # what a task's `post_update` made of the encoder
   np.testing.assert_array_equal(teacher(objective.imported(moved, held)), kernel(moved))
   parts = objective.parts()
   assert list(parts) == ["encoder"]

@@ -124,5 +124,5 @@ def test_bad_fields_are_named(options, message):
 
 def test_a_source_of_more_classes_is_refused():
   OBJECTIVE.check_labels(CLASSES, source="npz:x")
-  with pytest.raises(UserError, match=r"objective\.num_classes: found 3, expected at least the 10 of npz:x"):
-    OBJECTIVE.check_labels(10, source="npz:x")
+  with pytest.raises(UserError, match=r"objective\.num_classes: found 3, expected at least the 4 of npz:x"):
+    OBJECTIVE.check_labels(CLASSES + 1, source="npz:x")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssljax import runtime
+from ssljax import runtime, tree
 from ssljax.augment.identity import Identity
 from ssljax.augment.views import Views
 from ssljax.build import build
@@ -32,7 +32,8 @@ from ssljax.objectives.clip import CLIP
 from ssljax.training import finetune, transplant
 from ssljax.training import state as states
 from ssljax.training.finetune import fine_tune, labels_of, single_view
-from ssljax.training.programs import CompiledStep
+from ssljax.training.inherit import inherit
+from ssljax.training.programs import CompiledStep, trace_step
 from ssljax.training.run import assemble
 from ssljax.transforms import ema_params
 from ssljax.types import Part, TrainState
@@ -76,7 +77,10 @@ def scores(trained):
     shares=(0.01, 1.0), steps=10, batch_size=16, learning_rate=1e-2, projector_layers=1, distill=distill
   )
   said = []
-  return fine_tune(*trained[::2], trained[1], settings, say=said.append), said
+  quick = lambda run: CompiledStep(trace_step(run).lower().compile(QUICK), 0)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(finetune, "compile_step", quick)
+    return fine_tune(*trained[::2], trained[1], settings, say=said.append), said
 
 
 def test_every_share_has_its_rows(scores, trained):
@@ -89,9 +93,34 @@ def test_every_share_has_its_rows(scores, trained):
   assert said[-1].startswith("finetune 1/distilled: step 3/3  loss ")
 
 
-def test_what_trains_gives_no_numbers_of_features(trained):
+def test_what_trains_gives_no_numbers_of_features(trained, monkeypatch):
   _, state, measure = trained
-  assert measure(state) == {} and measure.raw() == {}
+  assert measure.raw() == {}
+  monkeypatch.setattr(measure, "features", lambda state: pytest.fail("computed for nobody"))
+  assert measure(state) == {}
+
+
+def test_each_training_begins_where_it_should(trained, monkeypatch):
+  """A step that changes nothing: what goes in is what each training is called with."""
+  run, state, measure = trained
+  seen = []
+
+  def step(state, batch):
+    seen.append((state, set(np.asarray(batch["label"]).tolist())))
+    return state, {"train/skipped": 0.0, "train/loss": 0.0}
+
+  monkeypatch.setattr(finetune, "compile_step", lambda run: CompiledStep(step, 0))
+  monkeypatch.setattr(finetune._FineTuning, "_accuracy", lambda *_: 0.5)
+  settings = FineTune(shares=(1.0,), steps=1, batch_size=16, seed=4, distill=Distillation(encoder=SMALL))
+  fine_tune(run, measure, state, settings, say=lambda line: None)
+  (scratch, _), (pretrained, _), (student, labels) = seen
+  same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
+  first = states.create(run.init, run.like, run.job.seed)
+  same(scratch.params["encoder"], first.params["encoder"])
+  same(pretrained.params["encoder"], ema_params(state.opt_state)["encoder"])
+  same(scratch.params["head"], pretrained.params["head"])
+  same(student.objective_state["teacher"], pretrained.params)
+  assert student.params["encoder"]["norm"]["scale"].shape == (8,) and labels == {0, 1, 2}
 
 
 def test_networks_are_copied_with_their_statistics(trained):
@@ -115,6 +144,24 @@ def test_networks_are_copied_with_their_statistics(trained):
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(average))
   with pytest.raises(UserError, match=r"finetune: encoder/blocks/\S+ of the run is not there or of another shape"):
     transplant.placed(fresh, {"encoder": ({}, {})})
+
+
+def test_training_a_classifier_goes_on_from_a_pretrained_run(trained):
+  """The recipe of docs/finetune.md for `ssljax train --from`."""
+  run, state, _ = trained
+  projector = dict(name="heads.MLPHead", layers=1, out=16, last_norm="affine")
+  objective = dict(
+    name="classify.Classifier", encoder=run.config["objective"]["encoder"], projector=projector, classes=3
+  )
+  rules = [["^params/head/", "reinit"], ["^opt_state/", "reinit"]]
+  changed = {"objective": objective, "init": rules, "augment": single_view(run.augment, recipe="mae")}
+  made = assemble({**run.config, **changed}, devices=jax.devices()[:1])
+  said = []
+  got = inherit(made, dict(tree.named_leaves(state)), place="there", say=said.append)
+  known = {"encoder": state.params["encoder"], "projector": {k: state.params["projector"][k] for k in ("fc1", "bn1")}}
+  jax.tree.map(np.testing.assert_array_equal, {name: got.params[name] for name in known}, known)
+  assert "made anew (params/head/bias, params/head/kernel, opt_state/" in said[0]
+  assert "left behind (objective_state/projector/bn2/mean" in said[0]
 
 
 def test_the_teachers_parameters_are_used_where_there_is_one():

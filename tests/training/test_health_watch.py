@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from ssljax import runtime
 from ssljax.cli import main
 from ssljax.commands.configs import load_config
 from ssljax.errors import UserError
@@ -122,6 +123,19 @@ def test_an_objective_without_these_features_is_named(tmp_path):
   run = made(features=("embeding",))
   with pytest.raises(UserError, match=r"health.features: unknown output embeding \(did you mean embedding\?"):
     trained(run, tmp_path / "unknown")
+
+
+def test_the_flag_ends_the_run_with_a_report(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(runtime, "start", lambda **_: None)
+  file, workdir = tmp_path / "config.json", tmp_path / "run"
+  file.write_text(json.dumps(made(alarm={"patience": 1}).config))
+  command = ["train", f"--config={file}", f"--workdir={workdir}"]
+  assert main([*command, "--stop-on-collapse"]) == 1
+  said = capsys.readouterr().err
+  assert "step 4: collapse: embedding" in said and "error: stopped at step 4 because it collapsed" in said
+  page = (workdir / "report.html").read_text()
+  assert '<p class="alarm">step 4: collapse: embedding' in page
+  assert main(command) == 0 and (workdir / "checkpoints" / "8").is_dir()  # the flag is no other run
 
 
 def test_the_flag_needs_an_alarm(tmp_path, capsys):

@@ -77,9 +77,9 @@ def scores(trained):
     shares=(0.01, 1.0), steps=10, batch_size=16, learning_rate=1e-2, projector_layers=1, distill=distill
   )
   said = []
-  quick = lambda run: CompiledStep(trace_step(run).lower().compile(QUICK), 0)
+  quick = lambda run: (CompiledStep(trace_step(run).lower().compile(QUICK), 0),)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(finetune, "compile_step", quick)
+    patch.setattr(finetune, "compile_steps", quick)
     return fine_tune(*trained[::2], trained[1], settings, say=said.append), said
 
 
@@ -109,7 +109,7 @@ def test_each_training_begins_where_it_should(trained, monkeypatch):
     seen.append((state, set(np.asarray(batch["label"]).tolist())))
     return state, {"train/skipped": 0.0, "train/loss": 0.0}
 
-  monkeypatch.setattr(finetune, "compile_step", lambda run: CompiledStep(step, 0))
+  monkeypatch.setattr(finetune, "compile_steps", lambda run: (CompiledStep(step, 0),))
   monkeypatch.setattr(finetune._FineTuning, "_accuracy", lambda *_: 0.5)
   settings = FineTune(shares=(1.0,), steps=1, batch_size=16, seed=4, distill=Distillation(encoder=SMALL))
   fine_tune(run, measure, state, settings, say=lambda line: None)

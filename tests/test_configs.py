@@ -97,7 +97,8 @@ def smoke_pictures(config):
 
 def smoke_views(augment):
   """The same for views, and for stages of them: the first stage is the first step."""
-  augment.get("views", augment)["size"] = 16
+  views = augment.get("views", augment)
+  views |= {"size": 16} | ({"local_size": 8} if "local_size" in views else {})
   if "stages" in augment:
     augment["stages"] = [augment["stages"][0] | {"until": 1, "bandwidth": 8}]
 

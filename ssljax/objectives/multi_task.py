@@ -110,7 +110,7 @@ class MultiTask(Objective):
 
   def parts(self) -> dict[str, Part]:
     """Returns "encoder", and the other networks of each task as "TASK_PART"."""
-    shared = Part(self.encoder, ENCODER, ENCODER, self._teacher())
+    shared = Part(self.encoder, ENCODER, ENCODER, *self._teacher())
     inside = lambda name, path: None if path is None else f"{TASKS}/{name}/{path}".rstrip("/")
     own = {
       f"{name}_{key}": Part(part.module, *(inside(name, path) for path in part[1:]))
@@ -120,10 +120,12 @@ class MultiTask(Objective):
     }
     return {ENCODER: shared} | own
 
-  def _teacher(self) -> str | None:
-    """Returns where the first teacher of the encoder lies, if a task has one."""
-    found = ((name, task.parts()[ENCODER].teacher) for name, task in self.objectives.items())
-    return next((f"{TASKS}/{name}/{path}" for name, path in found if path is not None), None)
+  def _teacher(self) -> tuple[str | None, str | None]:
+    """Returns where the first teacher of the encoder lies, if a task has one, and its batch statistics."""
+    inside = lambda name, path: None if path is None else f"{TASKS}/{name}/{path}"
+    found = ((name, task.parts()[ENCODER]) for name, task in self.objectives.items())
+    taught = ((inside(name, part.teacher), inside(name, part.teacher_state)) for name, part in found if part.teacher)
+    return next(taught, (None, None))
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns the trees; the encoder is the first task's, the same kind of network for all of them."""

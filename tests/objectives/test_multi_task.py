@@ -47,7 +47,9 @@ class Follower(Objective):
   batch_keys: ClassVar[tuple[str, ...]] = ("image",)
 
   def parts(self):
-    return {"encoder": Part(self.encoder, "student/encoder", "stats/encoder", "teacher/encoder")}
+    return {
+      "encoder": Part(self.encoder, "student/encoder", "stats/encoder", "teacher/encoder", "teacher_stats/encoder")
+    }
 
   def init(self, rng, batch):
     found = self.encoder.init(rng, jnp.zeros((1, *batch["image"].shape[1:])))
@@ -170,7 +172,12 @@ def test_a_teacher_is_of_the_shared_encoder_and_follows_it(followed):
   np.testing.assert_array_equal(teacher(objective.imported(moved, held)), kernel(moved))
   parts = objective.parts()
   assert list(parts) == ["encoder"]
-  assert parts["encoder"][1:] == ("encoder", "encoder", "tasks/follow/teacher/encoder", None)
+  assert parts["encoder"][1:] == (
+    "encoder",
+    "encoder",
+    "tasks/follow/teacher/encoder",
+    "tasks/follow/teacher_stats/encoder",
+  )
 
 
 def test_tasks_draw_numbers_of_their_own(followed):

@@ -26,7 +26,7 @@ class Classifier(Objective):
 
   Attributes:
     encoder: gives "embedding" f32[B,D] of images.
-    classes: how many there are; labels go from 0 to classes - 1.
+    num_classes: how many there are; labels go from 0 to one less.
     projector: the first layers of the pretraining's projector, kept between embedding and head; None: the head reads
       the embedding. Of SimCLR v2, which fine-tunes from the first layer of its projector:
       dict(name="heads.MLPHead", layers=1, out=<its hidden width>, last_norm="affine").
@@ -42,14 +42,14 @@ class Classifier(Objective):
   """
 
   encoder: nn.Module
-  classes: int
+  num_classes: int
   projector: nn.Module | None = None
   smoothing: float = 0.0
   head_std: float = 2e-5
 
   def __post_init__(self):
-    if self.classes < 2:
-      raise UserError(f"classify.Classifier: classes {self.classes}, expected at least 2")
+    if self.num_classes < 2:
+      raise UserError(f"classify.Classifier: num_classes {self.num_classes}, expected at least 2")
     if not 0 <= self.smoothing < 1:
       raise UserError(f"classify.Classifier: smoothing {self.smoothing}, expected a share, from 0 to below 1")
     if not 0 <= self.head_std < float("inf"):
@@ -76,18 +76,18 @@ class Classifier(Objective):
   def head(self) -> Dense:
     """The linear layer whose outputs are the classes' logits."""
     init = nn.initializers.truncated_normal(self.head_std) if self.head_std else nn.initializers.zeros
-    return Dense(self.classes, kernel_init=init)
+    return Dense(self.num_classes, kernel_init=init)
 
   def check_labels(self, num_classes: int | None, *, source: str, where: str = "objective") -> None:
     """Checks a source with so many classes, None where it has no labels; called before anything compiles.
 
     Raises:
-      UserError: it has none, or more than `self.classes`.
+      UserError: it has none, or more than `self.num_classes`.
     """
     if num_classes is None:
       raise UserError(f"{where}: classify.Classifier reads 'label', but {source} has no labels")
-    if num_classes > self.classes:
-      raise UserError(f"{where}.classes: found {self.classes}, expected at least the {num_classes} of {source}")
+    if num_classes > self.num_classes:
+      raise UserError(f"{where}.num_classes: found {self.num_classes}, expected at least the {num_classes} of {source}")
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns parameters of "encoder", "projector" (if any) and "head", and batch statistics of the first two."""
@@ -100,7 +100,7 @@ class Classifier(Objective):
   def logits(
     self, params: Params, state: State, images: Array, *, train: bool, keys: Array | None = None
   ) -> tuple[dict[str, Array], State]:
-    """Returns ("embedding" f32[B,D] and "logits" f32[B,classes] of images, the next batch statistics).
+    """Returns ("embedding" f32[B,D] and "logits" f32[B,K] of images, the next batch statistics).
 
     Args:
       params, state: of this objective.
@@ -125,5 +125,5 @@ class Classifier(Objective):
     return LossOutput(loss=loss, state=state, metrics={"classify/accuracy": accuracy}, weight=len(labels))
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
-    """Returns "embedding" f32[B,D] and "logits" f32[B,classes], with the running batch statistics."""
+    """Returns "embedding" f32[B,D] and "logits" f32[B,K], with the running batch statistics."""
     return self.logits(params, state, batch["image"], train=False)[0]

@@ -55,9 +55,9 @@ class Distill(Objective):
     for name, network in {"student": self.student, "teacher": self.teacher}.items():
       if not isinstance(network, Classifier):
         raise UserError(f"distill.Distill: {name} {type(network).__name__}, expected classify.Classifier")
-    if self.student.classes != self.teacher.classes:
-      found = f"student of {self.student.classes} classes"
-      raise UserError(f"distill.Distill: {found}, expected {self.teacher.classes} as the teacher has")
+    if self.student.num_classes != self.teacher.num_classes:
+      found = f"student of {self.student.num_classes} classes"
+      raise UserError(f"distill.Distill: {found}, expected {self.teacher.num_classes} as the teacher has")
     if not 0 < self.temperature < float("inf"):
       raise UserError(f"distill.Distill: temperature {self.temperature}, expected a finite number above 0")
     if not 0 <= self.label_weight <= 1:
@@ -110,5 +110,5 @@ class Distill(Objective):
     return jnp.mean(jnp.where(known, nats, 0.0))
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
-    """Returns the student's "embedding" f32[B,D] and "logits" f32[B,classes]."""
+    """Returns the student's "embedding" f32[B,D] and "logits" f32[B,K]."""
     return self.student.encode(params, state["student"], batch)

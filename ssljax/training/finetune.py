@@ -67,7 +67,7 @@ class _FineTuning:
     self._labels = labels_of(measure.train)
     self._networks = networks(run.objective, part=settings.part, projector_layers=settings.projector_layers)
     modules = {name: part.module for name, part in self._networks.items()}
-    self._classifier = {"name": "classify.Classifier", "classes": measure.train.num_classes, **modules}
+    self._classifier = {"name": "classify.Classifier", "num_classes": measure.train.num_classes, **modules}
     plain = self._trainer(self._classifier | {"smoothing": settings.smoothing})
     decayed = settings.layer_decay and self._trainer(
       self._classifier | {"smoothing": settings.smoothing}, layer_decay=settings.layer_decay
@@ -102,7 +102,7 @@ class _FineTuning:
     section = self._settings.distill
     if section is None:
       return None
-    small = {"name": "classify.Classifier", "classes": self._classifier["classes"], "encoder": section.encoder}
+    small = {"name": "classify.Classifier", "num_classes": self._classifier["num_classes"], "encoder": section.encoder}
     objective = {"name": "distill.Distill", "student": small, "teacher": self._classifier}
     changed = {"steps": section.steps, "learning_rate": section.learning_rate}
     settings = dataclasses.replace(self._settings, **{key: value for key, value in changed.items() if value})

@@ -53,7 +53,7 @@ def batch():
 @pytest.fixture(scope="module")
 def tiny(batch):
   """An encoder with batch statistics, a projector's first layer, and a head that says something."""
-  objective = Classifier(encoder=Convolution(), classes=CLASSES, projector=FIRST_LAYER, smoothing=0.1, head_std=1.0)
+  objective = Classifier(encoder=Convolution(), num_classes=CLASSES, projector=FIRST_LAYER, smoothing=0.1, head_std=1.0)
   params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
   run = jax.jit(lambda p, s, b: objective.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
   return objective, params, state, run
@@ -99,7 +99,7 @@ def test_parameters_lie_where_simclr_has_them(batch):
   simclr = SimCLR(encoder=encoder, projector_hidden=12, projector_out=4, projector_layers=3)
   before = jax.eval_shape(simclr.init, KEY, {"views": jax.ShapeDtypeStruct((B, 2, SIZE, SIZE, 3), jnp.float32)})
   first = MLPHead(layers=1, out=12, last_norm="affine")
-  after = jax.eval_shape(Classifier(encoder=encoder, classes=CLASSES, projector=first).init, KEY, batch)
+  after = jax.eval_shape(Classifier(encoder=encoder, num_classes=CLASSES, projector=first).init, KEY, batch)
   named = lambda pair: {name: leaf.shape for part in pair for name, leaf in tree.named_leaves(part)}
   new = {name for name in named(after) if named(before).get(name) != named(after)[name]}
   assert new == {"head/kernel", "head/bias"} and "projector/bn1/mean" in named(after)
@@ -108,7 +108,7 @@ def test_parameters_lie_where_simclr_has_them(batch):
 def test_the_head_starts_small_or_at_zero(batch):
   heads = {}
   for std in (2e-5, 0.0):
-    objective = Classifier(encoder=Convolution(features=64), classes=CLASSES, head_std=std)
+    objective = Classifier(encoder=Convolution(features=64), num_classes=CLASSES, head_std=std)
     params, _ = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
     heads[std] = np.asarray(params["head"]["kernel"])
     assert not params["head"]["bias"].any() and "projector" not in params
@@ -118,7 +118,7 @@ def test_the_head_starts_small_or_at_zero(batch):
 
 def test_stochastic_depth_follows_the_position_in_the_stream(batch):
   encoder = ViT(width=16, depth=2, heads=2, patch=4, image_size=SIZE, drop_path=0.9)
-  objective = Classifier(encoder=encoder, classes=CLASSES, head_std=1.0)
+  objective = Classifier(encoder=encoder, num_classes=CLASSES, head_std=1.0)
   params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
   run = jax.jit(lambda b: objective.loss(params, state, b, rng=KEY, step=0).loss, compiler_options=QUICK)
   value = float(run(batch))
@@ -127,20 +127,20 @@ def test_stochastic_depth_follows_the_position_in_the_stream(batch):
 
 
 def test_batch_normalisation_couples():
-  assert not Classifier(encoder=ViT(), classes=2).couples_examples
-  assert Classifier(encoder=ViT(), classes=2, projector=FIRST_LAYER).couples_examples
-  assert Classifier(encoder=ResNet(), classes=2).couples_examples
+  assert not Classifier(encoder=ViT(), num_classes=2).couples_examples
+  assert Classifier(encoder=ViT(), num_classes=2, projector=FIRST_LAYER).couples_examples
+  assert Classifier(encoder=ResNet(), num_classes=2).couples_examples
 
 
 @pytest.mark.parametrize(
   ("keys", "message"),
   [
-    (dict(classes=1), "classes 1, expected at least 2"),
-    (dict(classes=2, smoothing=1.0), "smoothing 1.0, expected a share"),
-    (dict(classes=2, smoothing=-0.1), "smoothing -0.1"),
-    (dict(classes=2, head_std=-1.0), "head_std -1.0"),
-    (dict(classes=2, head_std=float("nan")), "head_std nan"),
-    (dict(classes=2, projector=ViT()), "projector ViT, expected heads.MLPHead"),
+    (dict(num_classes=1), "num_classes 1, expected at least 2"),
+    (dict(num_classes=2, smoothing=1.0), "smoothing 1.0, expected a share"),
+    (dict(num_classes=2, smoothing=-0.1), "smoothing -0.1"),
+    (dict(num_classes=2, head_std=-1.0), "head_std -1.0"),
+    (dict(num_classes=2, head_std=float("nan")), "head_std nan"),
+    (dict(num_classes=2, projector=ViT()), "projector ViT, expected heads.MLPHead"),
   ],
 )
 def test_bad_fields_are_named(keys, message):
@@ -150,25 +150,27 @@ def test_bad_fields_are_named(keys, message):
 
 def test_built_from_a_config_section():
   head = dict(name="heads.MLPHead", layers=1, out=8, last_norm="affine")
-  section = dict(name="classify.Classifier", encoder=dict(name="resnet.ResNet", depth=18), classes=3, projector=head)
+  section = dict(
+    name="classify.Classifier", encoder=dict(name="resnet.ResNet", depth=18), num_classes=3, projector=head
+  )
   objective = build(section, "objectives", where="objective")
-  assert objective.classes == 3 and objective.projector.last_norm == "affine" and set(objective.parts()) == {
+  assert objective.num_classes == 3 and objective.projector.last_norm == "affine" and set(objective.parts()) == {
     "encoder", "projector",
   }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-  ("labels", "classes", "message"),
+  ("labels", "count", "message"),
   [
     (None, 5, r"classify.Classifier reads 'label', but npz:\S*pictures.npz has no labels"),
-    (range(20), 5, r"objective.classes: found 5, expected at least the 20 of npz:\S*pictures.npz"),
+    (range(20), 5, r"objective.num_classes: found 5, expected at least the 20 of npz:\S*pictures.npz"),
   ],
 )
-def test_sources_that_do_not_fit_are_named(labels, classes, message, tmp_path, monkeypatch):
+def test_sources_that_do_not_fit_are_named(labels, count, message, tmp_path, monkeypatch):
   monkeypatch.setenv("SSLJAX_TEST_DATA", str(tmp_path))
   arrays = {} if labels is None else {"label": np.array(labels)}
   np.savez(tmp_path / "pictures.npz", image=np.zeros((20, 20, 20, 3), np.uint8), **arrays)
   config = load_config(CONFIG)
-  config["objective"] = dict(name="classify.Classifier", encoder=config["objective"]["encoder"], classes=classes)
+  config["objective"] = dict(name="classify.Classifier", encoder=config["objective"]["encoder"], num_classes=count)
   with pytest.raises(UserError, match=message):
     assemble(config)

@@ -28,7 +28,7 @@ SIGMOID_TOWERS = TOWERS | dict(
   initial_scale=10.0,
   initial_bias=-1.0,
 )
-CLASSIFIER = dict(name="classify.Classifier", encoder=VIT, classes=5, head_std=1.0, smoothing=0.1)
+CLASSIFIER = dict(name="classify.Classifier", encoder=VIT, num_classes=5, head_std=1.0, smoothing=0.1)
 TINY = {
   "barlow_twins.BarlowTwins": dict(encoder=VIT, projector_layers=1, projector_out=20),
   "byol.BYOL": dict(encoder=VIT, projector_hidden=16, projector_out=8),

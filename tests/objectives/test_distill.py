@@ -24,12 +24,12 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": Fal
 KEY = jax.random.key(7)
 BIG = Classifier(
   encoder=ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE),
-  classes=CLASSES,
+  num_classes=CLASSES,
   projector=MLPHead(layers=1, out=6, last_norm="affine"),
   head_std=1.0,
 )
 SMALL = Classifier(
-  encoder=ViT(width=8, depth=1, heads=2, patch=4, image_size=SIZE), classes=CLASSES, head_std=1.0, smoothing=0.1
+  encoder=ViT(width=8, depth=1, heads=2, patch=4, image_size=SIZE), num_classes=CLASSES, head_std=1.0, smoothing=0.1
 )
 
 
@@ -165,7 +165,7 @@ def test_a_student_leaves_as_a_classifier_does(states, batch):
     (dict(temperature=float("inf")), "temperature inf"),
     (dict(label_weight=1.5), "label_weight 1.5, expected a share"),
     (dict(label_weight=-0.1), "label_weight -0.1"),
-    (dict(student=Classifier(encoder=ResNet(), classes=4)), "student of 4 classes, expected 5 as the teacher has"),
+    (dict(student=Classifier(encoder=ResNet(), num_classes=4)), "student of 4 classes, expected 5 as the teacher has"),
     (dict(teacher=ViT()), "teacher ViT, expected classify.Classifier"),
   ],
 )
@@ -175,6 +175,6 @@ def test_bad_fields_are_named(keys, message):
 
 
 def test_built_from_config_sections():
-  network = dict(name="classify.Classifier", encoder=dict(name="vit.ViT", variant="Ti"), classes=3)
+  network = dict(name="classify.Classifier", encoder=dict(name="vit.ViT", variant="Ti"), num_classes=3)
   objective = build(dict(name="distill.Distill", student=network, teacher=network), "objectives", where="objective")
-  assert objective.teacher.classes == 3 and isinstance(objective.student.encoder, ViT)
+  assert objective.teacher.num_classes == 3 and isinstance(objective.student.encoder, ViT)

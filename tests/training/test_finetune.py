@@ -131,7 +131,7 @@ def test_networks_are_copied_with_their_statistics(trained):
   state = state.replace(objective_state={**state.objective_state, "projector": projector})
   parts = transplant.networks(run.objective, part="encoder", projector_layers=1)
   assert (parts["projector"].module.layers, parts["projector"].module.out) == (1, 16)
-  classifier = Classifier(encoder=parts["encoder"].module, projector=parts["projector"].module, classes=3)
+  classifier = Classifier(encoder=parts["encoder"].module, projector=parts["projector"].module, num_classes=3)
   init = lambda key: classifier.init(key, {"image": jnp.zeros((2, 16, 16, 3))})
   params, rest = jax.jit(init, compiler_options=QUICK)(jax.random.key(5))
   fresh = TrainState(jnp.int32(0), params, {}, rest, jax.random.key(0))
@@ -151,7 +151,7 @@ def test_training_a_classifier_goes_on_from_a_pretrained_run(trained):
   run, state, _ = trained
   projector = dict(name="heads.MLPHead", layers=1, out=16, last_norm="affine")
   objective = dict(
-    name="classify.Classifier", encoder=run.config["objective"]["encoder"], projector=projector, classes=3
+    name="classify.Classifier", encoder=run.config["objective"]["encoder"], projector=projector, num_classes=3
   )
   rules = [["^params/head/", "reinit"], ["^opt_state/", "reinit"]]
   changed = {"objective": objective, "init": rules, "augment": single_view(run.augment, recipe="mae")}

@@ -38,7 +38,7 @@ def get_config():
   )
   config.checkpoint = dict(every=150, keep=2)
   config.log_every = 15
-  config.health = dict(every=50, examples=512)
+  config.health = dict(every=50, examples=256)
   config.evaluation = dict(
     every=150,
     evals=dict(

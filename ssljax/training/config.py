@@ -149,7 +149,7 @@ class Health:
   """
 
   every: int = 50
-  examples: int = 512
+  examples: int = 256
   source: str | None = None
   split: str | None = None
   features: tuple[str, ...] = ("embedding", "projection")

@@ -149,7 +149,7 @@ def test_local_views_are_three_sevenths(size, local_size):
     (dict(crop_scale=(0.5, 1.2)), ("augment.crop_scale: (0.5, 1.2)",)),
     (dict(filter="lanczos"), ("augment.filter", "bicubic")),
     (dict(normalize="imagenette"), ("did you mean imagenet?",)),
-    (dict(local_size=16), ("recipe mae has no local views", "dino, swav")),
+    (dict(local_size=16), ("recipe mae has no local views", "dino, obow, swav")),
   ],
 )
 def test_mistakes_are_named(settings, words):

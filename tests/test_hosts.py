@@ -82,7 +82,7 @@ def lines(workdir):
 def runs(ground):
   """One run that stays where it is, and one that moves every few steps."""
   train(ground, "straight", hosts=1, devices=8, steps=8)
-  for steps, (hosts, devices) in zip((2, 5, 8), ((2, 4), (4, 1), (1, 1)), strict=True):
+  for steps, (hosts, devices) in zip((2, 5, 8), ((2, 4), (2, 1), (1, 1)), strict=True):
     train(ground, "moving", hosts=hosts, devices=devices, steps=steps)
   return ground / "straight", ground / "moving"
 

@@ -79,18 +79,17 @@ class Watch:
 
   Args:
     held: what is measured.
-    workdir: where the run's metrics lie.
-    start: the step it goes on from.
+    workdir: where the run's metrics lie; the writer has dropped those of steps that are to be taken again.
     writer: gets the measures as "health/NAME", and "health/collapse", 1 while the alarm is on.
     progress: shows them.
   """
 
-  def __init__(self, held: Slice, workdir: pathlib.Path, start: int, writer: Writer | Silence, progress: ProgressLine):
+  def __init__(self, held: Slice, workdir: pathlib.Path, writer: Writer | Silence, progress: ProgressLine):
     self._held, self._writer, self._progress = held, writer, progress
     self._alarm = held.section.alarm
     self._history = History(self._alarm) if self._alarm else None
     self._known = 0
-    for row in _records(workdir, start) if distributed.is_main() else ():
+    for row in _records(workdir) if distributed.is_main() else ():
       self._add(int(row["step"]), row)
 
   def begin(self, step: int, state: TrainState) -> bool:
@@ -127,8 +126,8 @@ class Watch:
     return distributed.agreed(self._history.collapsed)
 
 
-def _records(workdir: pathlib.Path, start: int) -> list[dict[str, float]]:
-  """Returns the lines of earlier measurements up to a step."""
+def _records(workdir: pathlib.Path) -> list[dict[str, float]]:
+  """Returns the lines of earlier measurements."""
   file = workdir / FILE
   rows = read_metrics(file) if file.is_file() else []
-  return [row for row in rows if row["step"] <= start and watched(row)]
+  return [row for row in rows if watched(row)]

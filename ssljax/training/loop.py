@@ -94,7 +94,7 @@ def train(
     jax.set_mesh(run.mesh),
   ):
     compiled = compiled or compile_steps(run, begin=int(state.step))
-    watch = Watch(health, workdir, int(state.step), writer, progress) if health else None
+    watch = Watch(health, workdir, writer, progress) if health else None
     return _Loop(run, store, writer, progress, measure, watch).from_state(state, workdir, compiled)
 
 

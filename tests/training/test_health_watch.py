@@ -32,7 +32,7 @@ def data(tmp_path_factory, monkeypatch):
 
 
 def made(pull=1.0, *, steps=8, **health):
-  config = load_config(CONFIG, [("steps", str(steps)), ("checkpoint.every", "4")])
+  config = load_config(CONFIG, [("steps", str(steps)), ("checkpoint.every", "3")])
   config["objective"] = {"name": "collapsing:Collapsing", "pull": pull}
   config["optimizer"] = {"name": "sgd", "learning_rate": 0.5, "momentum": 0.0}
   config["health"] = {"every": 2, "examples": 20, "split": "train", **health} if health.get("every", 1) else None

@@ -8,13 +8,13 @@ Data:      the docstrings of Python, NumPy, SciPy, scikit-learn, scikit-image an
 Task:      a sentence asks for the block it was taken out of (cloze, 2,906 blocks); a document's first sentence asks for
            its blocks but the first (lead, 450 queries, 2,187 blocks). More: docs/retrieval.md.
 Hardware:  2 CPU cores.
-Numbers:   seed 0, 1,224 s beside much other work, 5 minutes of CPU time; chance and BM25 are the same for all seeds.
+Numbers:   means of three seeds (--config.seed=0, 1, 2), 193 s where nothing ran beside it; ranges in docs/retrieval.md.
                             cloze R@1   R@5  R@10  nDCG@10    lead R@1   R@5  R@10  nDCG@10
            chance            .000  .002  .003     .002        .002  .011  .022     .003
            BM25              .132  .308  .389     .250        .409  .629  .687     .351
-           untrained         .001  .007  .012     .006        .002  .011  .018     .005
-           trained           .050  .178  .263     .142        .062  .176  .273     .081
-           trained + BM25    .117  .304  .407     .248        .193  .460  .600     .213
+           untrained         .003  .013  .020     .010        .001  .015  .024     .008
+           trained           .052  .176  .260     .141        .061  .178  .275     .082
+           trained + BM25    .117  .309  .410     .250        .190  .447  .600     .212
 """
 
 import ml_collections

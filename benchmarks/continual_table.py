@@ -1,9 +1,10 @@
 """The tables of docs/continual.md: mean and range over seeds of what streams of tasks ended with.
 
     python benchmarks/continual_table.py runs/continual_mae --metrics=knn,linear_probe
+    python benchmarks/continual_table.py runs/continual_clip --metrics=i2t_r@5+t2i_r@5 --each
 
-The folder holds the work directories VARIANT-SEED of `ssljax train --config=configs/continual_X.py:VARIANT
---config.seed=SEED`.
+A metric of several scores, a + b, is their mean. --each also prints the seeds one by one. The folder holds the work
+directories VARIANT-SEED of `ssljax train --config=configs/continual_X.py:VARIANT --config.seed=SEED`.
 """
 
 import argparse
@@ -21,10 +22,14 @@ def read(folder, metric):
   matrices = collections.defaultdict(list)
   for file in sorted(folder.glob("*-*/eval/final.json")):
     variant = file.parts[-3].rpartition("-")[0]
-    scores = json.loads(file.read_text())
+    scores, known = json.loads(file.read_text()), json.loads((file.parent / "continual.json").read_text())
     for measure in MEASURES:
-      found[variant][measure].append(scores[f"continual/{metric}/{measure}"])
-    matrices[variant].append(json.loads((file.parent / "continual.json").read_text()))
+      found[variant][measure].append(statistics.mean(scores[f"continual/{m}/{measure}"] for m in metric.split("+")))
+    rows = known["rows"].items()
+    mean = {
+      row: [statistics.mean(x) for x in zip(*(at[m] for m in metric.split("+")), strict=True)] for row, at in rows
+    }
+    matrices[variant].append({"tasks": known["tasks"], "rows": mean})
   return found, matrices
 
 
@@ -37,6 +42,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("--metrics", required=True)
+  parser.add_argument("--each", action="store_true")
   options = parser.parse_args()
   for metric in options.metrics.split(","):
     found, matrices = read(options.folder, metric)
@@ -45,10 +51,12 @@ def main():
     for variant, measures in found.items():
       cells = (spread(measures[measure]) for measure in MEASURES)
       print(f"| {variant} | {len(measures['average'])} | {' | '.join(cells)} |")
+      for number in range(len(measures["average"]) if options.each else 0):
+        print(f"| {variant} | one | {' | '.join(f'{measures[measure][number]:.3f}' for measure in MEASURES)} |")
     for variant, runs in matrices.items():
       print(f"\n{variant}, {metric} after each task (rows) on each (columns {', '.join(runs[0]['tasks'])}), means")
       for row in runs[0]["rows"]:
-        columns = zip(*(run["rows"][row][metric] for run in runs), strict=True)
+        columns = zip(*(run["rows"][row] for run in runs), strict=True)
         print(f"| {row} | {' | '.join(f'{statistics.mean(column):.3f}' for column in columns)} |")
 
 

@@ -20,7 +20,7 @@ def get_config(variant="32ep"):
   config.steps = variant
   config.data = dict(source="arrayrecord:/data/pairs", split="train", batch_size=32_768, image_size=256, threads=16)
   config.data.captions = dict(tokenizer="clip", length=77)
-  config.augment = dict(name="views.Views", recipe="mae", size=224, crop_scale=(0.9, 1.0))
+  config.augment = dict(name="views.Views", recipe="clip", size=224)
   shared = dict(norm_epsilon=1e-5, activation="quick_gelu", dtype="bfloat16", remat="full")
   image = dict(name="vit.ViT", variant="B", patch=32, image_size=224, positions="learnt", pooling="cls")
   image |= dict(pre_norm="present", patch_bias="absent", **shared)

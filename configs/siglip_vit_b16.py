@@ -4,7 +4,8 @@
   ssljax plan  --config=configs/siglip_vit_b16.py --topology=v5e:16x16
 
 Recipe:    Zhai et al., arXiv 2303.15343: sigmoid loss at batch 32,768, t = 10 and b = -10 at the start, texts of 64
-           tokens padded with their end, attention pooling; AdamW with b2 = 0.95 and decay 1e-4, peak 1e-3.
+           tokens in small letters padded with their end, attention pooling; AdamW with b2 = 0.95 and decay 1e-4,
+           peak 1e-3. The crop is CLIP's.
 Data:      pairs of pictures and captions as ArrayRecord (`ssljax data prepare`), and a SentencePiece vocabulary of
            32,000 pieces (the paper's is C4's): `ssljax data tokenizer --vocab-size=32000 --out=captions.model`.
 Hardware:  not run.
@@ -19,8 +20,8 @@ def get_config(variant="40ep"):
   config.seed = 0
   config.steps = variant
   config.data = dict(source="arrayrecord:/data/pairs", split="train", batch_size=32_768, image_size=256, threads=16)
-  config.data.captions = dict(tokenizer="captions.model", length=64, padding="end")
-  config.augment = dict(name="views.Views", recipe="none", size=224, normalize="half")
+  config.data.captions = dict(tokenizer="captions.model", length=64, case="lower", padding="end")
+  config.augment = dict(name="views.Views", recipe="clip", size=224, normalize="half")
   shared = dict(norm_epsilon=1e-6, activation="gelu_tanh", dtype="bfloat16", remat="full")
   image = dict(name="vit.ViT", variant="B", patch=16, image_size=224, positions="learnt", cls_token="none")
   image |= dict(pooling="map", **shared)

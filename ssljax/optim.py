@@ -6,6 +6,7 @@
   lr_rules         (regular expression, number or schedule) pairs: the first found in the path takes the place of
                    `learning_rate`, scaled as that is
   lr_multipliers   (regular expression, factor) pairs, the first found in the path counts; 0 freezes
+  hold             (regular expression, step) pairs: before that step what the first found stands still
   layer_decay      factor a layer from the head down (fine-tuning); see `transforms.scale_by_layer`
   clip, clip_by    largest norm of the gradient, of all parameters together ("global") or each ("parameter")
   scale            learning rate times B / base_batch_size ("linear") or its square root ("sqrt")
@@ -52,6 +53,7 @@ def adamw(
   no_decay: tuple[str, ...] = (),
   lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -73,7 +75,7 @@ def adamw(
   Differs from the reference: the decay is multiplied by the learning rate, as in PyTorch.
   """
   rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
-  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   return common.optimizer(
     optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=moment_dtype), common.decay(), common.step()
   )
@@ -88,6 +90,7 @@ def sgd(
   no_decay: tuple[str, ...] = (),
   lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -106,7 +109,7 @@ def sgd(
   Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
   """
   rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
-  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   trace = optax.trace(momentum, nesterov=acceleration == "nesterov")
   return common.optimizer(common.decay(), trace, common.step())
 
@@ -121,6 +124,7 @@ def lars(
   no_decay: tuple[str, ...] = (),
   lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -144,7 +148,7 @@ def lars(
   Source: You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, arXiv 1708.03888.
   """
   rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
-  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   order = {"gradients": (optax.trace(momentum), common.step()), "steps": (common.step(), optax.trace(momentum))}
   return common.optimizer(common.decay(), transforms.scale_by_trust_ratio(trust), *order[buffer])
 
@@ -160,6 +164,7 @@ def adafactor(
   no_decay: tuple[str, ...] = (),
   lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -186,7 +191,7 @@ def adafactor(
   Differs from the reference: weight decay (none in T5) is multiplied by the learning rate.
   """
   rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
-  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   moment = optax.scale_by_factored_rms(decay_rate=decay_exponent, min_dim_size_to_factor=min_factored_dim)
   size = {"relative": (transforms.scale_by_parameter_rms(1e-3),), "absolute": ()}[step_size]
   return common.optimizer(moment, transforms.clip_by_rms(update_clip), *size, common.decay(), common.step())
@@ -232,6 +237,7 @@ class _Common:
   weight_decay: float | Schedule
   no_decay: tuple[str, ...]
   lr_multipliers: tuple[tuple[str, float], ...]
+  hold: tuple[tuple[str, int], ...]
   layer_decay: float | None
   clip: float | None
   clip_by: Literal["global", "parameter"]
@@ -255,13 +261,17 @@ class _Common:
 
   def optimizer(self, *parts: optax.GradientTransformation) -> Optimizer:
     """Returns the optimiser of the clip, then `parts`, then the average."""
-    rates = {"optimizer.lr_rules": self.lr_rules, "optimizer.lr_multipliers": self.lr_multipliers}
+    paths = {"lr_rules": self.lr_rules, "lr_multipliers": self.lr_multipliers, "hold": self.hold}
     checks = (
       transforms.check_rules("optimizer.no_decay", self.no_decay),
-      optax.chain(*(transforms.check_rules(key, [pattern for pattern, _ in rules]) for key, rules in rates.items())),
+      # One place in the chain: checkpoints know the states behind it by their numbers.
+      optax.chain(
+        *(transforms.check_rules(f"optimizer.{key}", [regex for regex, _ in rules]) for key, rules in paths.items())
+      ),
     )
     norms = {"global": optax.clip_by_global_norm, "parameter": transforms.clip_by_parameter_norm}
     clip = () if self.clip is None else (norms[self.clip_by](self.clip),)
-    chain = optax.chain(*checks, *clip, *parts)
+    held = (transforms.hold(self.hold),) if self.hold else ()
+    chain = optax.chain(*checks, *clip, *parts, *held)
     transform = chain if self.ema is None else transforms.with_ema(chain, decay=self.ema)
     return Optimizer(transform=transform, learning_rate=self.learning_rate, weight_decay=Schedule.of(self.weight_decay))

@@ -121,6 +121,20 @@ def scale_by_path(rules: Sequence[tuple[str, float]]) -> optax.GradientTransform
   return optax.stateless(lambda updates, params: tree.map_named(one, updates))
 
 
+def hold(rules: Sequence[tuple[str, int]]) -> Transform:
+  """Returns u, and 0 before the step of the first (regex, step) rule found in the parameter's path.
+
+  The moments of what is held see its gradients all the while, so its first step is as long as any other. (DINO and
+  SwAV drop the gradients instead, DINOv2 does as here.)
+  """
+
+  def function(updates: PyTree, params: Params, step: Array) -> PyTree:
+    one = lambda name, u: u * (step >= until) if (until := tree.first_match(rules, name, 0)) else u
+    return tree.map_named(one, updates)
+
+  return at_step(function)
+
+
 def scale_by_layer(decay: float) -> optax.GradientTransformation:
   """Returns u * decay^(depth + 1 - id): id is 0 for embeddings, i + 1 for block i, depth + 1 for the rest.
 
@@ -193,7 +207,7 @@ def freeze(transform: Transform, rules: Sequence[tuple[str, str]]) -> Transform:
   """
 
   def held(name: str, leaf: Array) -> Array:
-    frozen = [tree.first_match_of(rules, names) == "freeze" for names in layer_names(f"params/{name}", leaf)]
+    frozen = _frozen_layers(rules, name, leaf)
     if all(frozen):
       return jnp.zeros_like(leaf)
     return leaf * (1 - jnp.asarray(frozen)).reshape(-1, *(1,) * (leaf.ndim - 1)) if any(frozen) else leaf
@@ -203,6 +217,21 @@ def freeze(transform: Transform, rules: Sequence[tuple[str, str]]) -> Transform:
     return tree.map_named(held, updates), state
 
   return optax.GradientTransformationExtraArgs(transform.init, update)
+
+
+def without_gradient(params: Params, rules: Sequence[tuple[str, str]]) -> Params:
+  """Returns the parameters, of which those that `rules` freeze (see `freeze`) have no gradient.
+
+  So a backward pass that only they would need, that of a locked tower, is not computed. A stack of layers of which
+  some are frozen is left as it is: it is one loop.
+  """
+  fixed = lambda name, leaf: jax.lax.stop_gradient(leaf) if all(_frozen_layers(rules, name, leaf)) else leaf
+  return tree.map_named(fixed, params)
+
+
+def _frozen_layers(rules: Sequence[tuple[str, str]], name: str, leaf: Array) -> list[bool]:
+  """Returns whether the parameter is frozen; of a stack, whether each layer's is."""
+  return [tree.first_match_of(rules, names) == "freeze" for names in layer_names(f"params/{name}", leaf)]
 
 
 class EmaState(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from PIL import Image
 
 from ssljax import runtime
 from ssljax.cli import main
+from ssljax.commands import final
+from ssljax.data.captions import Captioner, Captions
+from ssljax.training.pair_evaluation import PairMeasure
 
 HERE = pathlib.Path(__file__).parent
 CONFIG = f"--config={HERE}/tiny_pairs_config.py"
@@ -77,6 +81,13 @@ def test_preview_draws_captions(data, tmp_path, capsys):
   assert (np.asarray(Image.open(tmp_path / "x.png"))[:, -200:] < 200).any()
 
 
+def test_two_captions_are_shown_side_by_side():
+  captioner = Captioner(Captions(tokenizer="bytes", length=6, pick="two"))
+  texts = captioner.rows([("a", "bc")], seed=0, positions=np.arange(1))
+  run = types.SimpleNamespace(captioner=captioner)
+  assert final._captions(run, {"texts": texts}) == ["a [2 of 6 tokens] | bc [3 of 6 tokens]"]
+
+
 def test_a_stream_of_pairs_is_put_together(data, monkeypatch):
   from ssljax.commands.configs import load_config
   from ssljax.training.run import assemble
@@ -92,6 +103,28 @@ def test_a_stream_of_pairs_is_put_together(data, monkeypatch):
   for step, word in ((1, "nr "), (2, "second ")):
     batch = run.stream.batch(step).arrays
     assert all(run.captioner.decode(row).startswith(word) for row in batch["text"]) and "label" not in batch
+
+
+def test_a_stream_of_pairs_knows_what_it_retrieves_after_each_task(data, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(PairMeasure, "features", lambda *_: pytest.fail("no evaluator reads them"))
+  spec = f"pairs:{data}/pairs.jsonl"
+  tasks = [dict(name=name, steps=1, source=spec, split=f"all[{part}]") for name, part in (("a", ":20"), ("b", "20:"))]
+  evals = dict(retrieval=dict(name="retrieval.Retrieval", ks=(1, 5)))
+  options = [
+    f"--config.stream={tasks}",
+    "--config.steps=0",
+    "--config.data.source=None",
+    f"--config.evaluation={dict(test='all', train='all', evals=evals, batch_size=8)}",
+  ]
+  assert main(["train", CONFIG, f"--workdir={tmp_path}/stream", *options]) == 0
+  known = json.loads((tmp_path / "stream" / "eval" / "continual.json").read_text())["rows"]
+  assert list(known) == ["before", "a", "b"] and all(len(row["t2i_r@5"]) == 2 for row in known.values())
+  flat = json.loads((tmp_path / "stream" / "eval" / "final.json").read_text())
+  assert {key.split("/")[1] for key in flat} == {"i2t_r@1", "i2t_r@5", "t2i_r@1", "t2i_r@5"}
+  drop = known["a"]["i2t_r@5"][0] - known["b"]["i2t_r@5"][0]
+  assert flat["continual/i2t_r@5/forgetting"] == pytest.approx(drop)
+  table = capsys.readouterr().out.partition("t2i_r@5 after")[2]
+  assert "chance" in table and f"{known['b']['t2i_chance@5'][1]:.3f}" in table
 
 
 @pytest.mark.parametrize(
@@ -114,7 +147,6 @@ def test_mistakes(data, tmp_path, capsys, override, message):
 
 
 def test_text_and_captions_exclude_each_other():
-  from ssljax.data.captions import Captions
   from ssljax.data.corpus import Text
   from ssljax.errors import UserError
   from ssljax.training.config import Data

@@ -80,9 +80,9 @@ def lines(workdir):
 
 @pytest.fixture(scope="module")
 def runs(ground):
-  """One run that stays where it is, and one that moves at every second step."""
+  """One run that stays where it is, and one that moves every few steps."""
   train(ground, "straight", hosts=1, devices=8, steps=8)
-  for steps, (hosts, devices) in zip((2, 4, 6, 8), ((2, 4), (4, 1), (1, 1), (1, 8)), strict=True):
+  for steps, (hosts, devices) in zip((2, 5, 8), ((2, 4), (2, 1), (1, 1)), strict=True):
     train(ground, "moving", hosts=hosts, devices=devices, steps=steps)
   return ground / "straight", ground / "moving"
 
@@ -160,12 +160,11 @@ def test_a_run_that_was_killed_goes_on_with_any_number_of_hosts(ground):
   assert found == [75] * 4 and f"resuming at step {kept}" in logs[0], "\n".join(logs)
 
   last = lines(workdir)[-1]["step"]
-  for hosts in (2, 1):
-    assert newest(workdir) == last
-    with processes(ground, commands(ground, hosts, steps=last + 2), ground / f"on_{hosts}") as started:
-      found, logs = codes(started, ground / f"on_{hosts}")
-    assert found == [0] * hosts and f"resuming at step {last}" in logs[0], "\n".join(logs)
-    last += 2
+  assert newest(workdir) == last
+  with processes(ground, commands(ground, 1, steps=last + 2), ground / "alone") as started:
+    found, logs = codes(started, ground / "alone")
+  assert found == [0] and f"resuming at step {last}" in logs[0], "\n".join(logs)
+  last += 2
   assert [line["step"] for line in lines(workdir)] == list(range(1, last + 1))
   for line in lines(workdir):
     positions = (line["step"] - 1) * BATCH + np.arange(BATCH)

@@ -215,6 +215,17 @@ def test_rules_give_parameters_learning_rates_of_their_own():
   assert float(optimizer.learning_rate(3)) == pytest.approx(0.5)
 
 
+def test_what_is_held_stands_still_and_then_moves_as_if_it_never_had():
+  params, gradients = arrays(prototypes=P, free=P), arrays(prototypes=GP, free=GP)
+  optimizer = optim.adamw(learning_rate=0.1, weight_decay=0.1, hold=(("prototypes", 2),), clip=0.1, clip_by="parameter")
+  still, _ = run(optimizer, params, gradients, steps=2)
+  np.testing.assert_array_equal(still["prototypes"], params["prototypes"])
+  assert float(jnp.abs(still["free"] - params["free"]).min()) > 0.1
+  moved, _ = run(optimizer, params, gradients, steps=3)
+  alone = run(optim.adamw(learning_rate=0.1), arrays(w=np.zeros((2, 2))), arrays(w=GP))[0]["w"]
+  close(moved["prototypes"] - params["prototypes"], alone - 0.1 * 0.1 * params["prototypes"], rtol=1e-4)
+
+
 def test_clip_by_global_and_by_parameter_norm():
   params, gradients = arrays(a=np.zeros(2), b=np.zeros(2)), arrays(a=[30.0, 40.0], b=[0.3, 0.4])
   everything, _ = run(optim.sgd(learning_rate=1.0, clip=1.0), params, gradients)
@@ -274,6 +285,7 @@ def test_ema_averages_the_new_parameters_in_float32():
     (dict(lr_rules=(("tokens", 0.1),)), r"optimizer\.lr_rules: 'tokens' is found in no parameter"),
     (dict(lr_rules=(("w", -0.1),)), r"optimizer\.lr_rules: found -0.1"),
     (dict(lr_multipliers=(("(", 1.0),)), r"optimizer\.lr_multipliers: '\(' is no regular expression"),
+    (dict(hold=(("prototypes", 3),)), r"optimizer\.hold: 'prototypes' is found in no parameter"),
     (dict(layer_decay=0.65), r"optimizer\.layer_decay: no parameter is under encoder/blocks/"),
   ],
 )
@@ -291,6 +303,7 @@ def test_every_optimiser_is_built_from_a_config_section(name):
     no_decay=["token"],
     lr_rules=[["head/bias", dict(name="constant", value=0.1)]],
     lr_multipliers=[["head", 2]],
+    hold=[["head", 1]],
     layer_decay=0.75,
     clip=1,
     scale="linear",

@@ -98,13 +98,12 @@ def straight(ground):
   return finish(ground, ground / "straight")
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_killed_and_started_again(ground, straight, workers):
   workdir = ground / f"killed{workers}"
-  for attempt in range(2 if workers == 0 else 1):
-    step = random.randrange(11 + 12 * attempt, 22 + 12 * attempt)  # the checkpoint of step 5 is committed by then
-    print(f"kill at step {step}")
-    assert stop_at(start(ground, workdir, workers=workers), workdir, step, signal.SIGKILL) == -signal.SIGKILL
+  step = random.randrange(11, 34)  # the checkpoint of step 5 is committed by then
+  print(f"kill at step {step}")
+  assert stop_at(start(ground, workdir, workers=workers), workdir, step, signal.SIGKILL) == -signal.SIGKILL
   deadline = time.monotonic() + 30
   while workers_left(ground):
     assert time.monotonic() < deadline, "workers outlive the process that read from them"
@@ -123,10 +122,9 @@ def straight_text(ground):
   return finish(ground, ground / "straight_text", config=TEXT)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_text_killed_and_started_again(ground, straight_text, workers):
+def test_text_killed_and_started_again(ground, straight_text):
   """40 steps are several epochs of this text: the plan of a later one is made anew after the kill."""
-  workdir = ground / f"killed_text{workers}"
+  workdir, workers = ground / "killed_text", 2
   step = random.randrange(11, 30)
   print(f"kill at step {step}")
   assert stop_at(start(ground, workdir, workers=workers, config=TEXT), workdir, step, signal.SIGKILL) == -signal.SIGKILL

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from ssljax.types import Array
 
-Statistics = Literal["imagenet", "half", "none"]
+Statistics = Literal["imagenet", "clip", "half", "none"]
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
   "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),  # of CLIP's own pictures
   "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
   "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 
 from ssljax import errors
 from ssljax.augment import blur, chunks, color, crop, frequency
-from ssljax.augment.draw import GLOBAL, LOCAL, Draw, draw_views
+from ssljax.augment.draw import GLOBAL, LOCAL, Draw, draw_views, numbers
 from ssljax.augment.normalize import STATISTICS, Statistics, denormalize, normalize
 from ssljax.augment.recipes import RECIPES, Recipe, View
 from ssljax.precision import Dtype
 from ssljax.types import Array, Batch
 
-Name = Literal["none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "slip", "swav"]
+Name = Literal[
+  "none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "obow", "clip", "slip", "swav"
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,18 +25,21 @@ class Views:
 
   Attributes:
     recipe: whose augmentation: a row of `recipes.RECIPES`. byol is also that of Barlow Twins, VICReg and MoCo v3,
-      moco_v2 that of SimSiam; none gives the centre square.
+      moco_v2 that of SimSiam; clip has no mirror images, for pictures with texts; none gives the centre square.
     size: side of a view, pixels.
     local_size: side of a local view, pixels; by default 3/7 of `size` (96 at 224) to the nearest multiple of 8.
     num_local: how many local views; by default the recipe's. 0 leaves them out.
     crop_scale: smallest and largest share of the area of every full-size view; by default the recipe's.
     local_crop_scale: the same for local views.
+    flip: probability of a mirror image, of every view; by default the recipe's. 0 where texts say left and right.
     strength: factor on the recipe's four jitter strengths (SimCLR's s).
     filter: the interpolation; by default the recipe's.
     normalize: the pixel statistics; by default the recipe's.
     bandwidth: side of the full-size views that the model gets, pixels: their low frequencies alone, as in
       `frequency.low_frequencies`; by default `size`, which leaves them as they are. Evaluation is not touched.
     dtype: operands of resampling and blur ("bfloat16": float32 sums, weights rounded to 8 bits).
+    tell: "transforms": the batch says how each full-size view was made (`transforms` f32[B,V,T], see `view_numbers`);
+      "nothing": it does not.
 
   Raises:
     UserError: a value out of range or a name that is not in the tables.
@@ -46,11 +51,13 @@ class Views:
   num_local: int | None = None
   crop_scale: tuple[float, float] | None = None
   local_crop_scale: tuple[float, float] | None = None
+  flip: float | None = None
   strength: float = 1.0
   filter: crop.Filter | None = None
   normalize: Statistics | None = None
   bandwidth: int | None = None
   dtype: Dtype = "float32"
+  tell: Literal["nothing", "transforms"] = "nothing"
 
   def __post_init__(self) -> None:
     _check_name("recipe", self.recipe, RECIPES)
@@ -62,19 +69,24 @@ class Views:
     _check_at_least("local_size", self.local_size, 1)
     _check_at_least("num_local", self.num_local, 0)
     _check_at_least("strength", self.strength, 0)
+    if self.flip is not None and not 0 <= self.flip <= 1:
+      raise errors.UserError(f"augment.flip: {self.flip}, expected a probability, from 0 to 1")
     if self.bandwidth is not None and (self.bandwidth % 2 or not 2 <= self.bandwidth <= self.size):
       raise errors.UserError(f"augment.bandwidth: {self.bandwidth}, expected an even number up to size={self.size}")
     if self.bandwidth is not None and not self._row.views:
       raise errors.UserError(f"augment.bandwidth: {self.bandwidth}, expected none: recipe {self.recipe} makes no views")
     _check_scale("crop_scale", self.crop_scale)
     _check_scale("local_crop_scale", self.local_crop_scale)
+    _check_name("tell", self.tell, dict.fromkeys(("nothing", "transforms")))
+    if self.tell == "transforms" and not self._row.views:
+      raise errors.UserError(f"augment.tell: found transforms, expected nothing: recipe {self.recipe} draws no views")
     if not self._row.local_views and (self.num_local or self.local_size or self.local_crop_scale):
       with_local = ", ".join(name for name, row in RECIPES.items() if row.local_views)
       raise errors.UserError(f"augment: recipe {self.recipe} has no local views (recipes that have: {with_local})")
 
   @property
   def produces(self) -> tuple[str, ...]:
-    """The leaves this adds to the batch: ("image",), ("views",) or ("views", "local_views")."""
+    """The pictures this adds to the batch: ("image",), ("views",) or ("views", "local_views")."""
     if len(self._row.views) < 2:
       return ("image",)
     return ("views", "local_views") if self._local_views else ("views",)
@@ -83,7 +95,7 @@ class Views:
     """Returns the batch with its canvas uint8[B,S,S,3] replaced by what `produces` names.
 
     One view is `image` f32[B,s,s,3], several are `views` f32[B,V,s,s,3], small ones `local_views`
-    f32[B,Vl,s2,s2,3]; all normalised; s is the bandwidth. Every other leaf passes through.
+    f32[B,Vl,s2,s2,3]; all normalised; s is the bandwidth. `tell` adds `transforms`. Every other leaf passes through.
 
     Args:
       keys: key[B], one per example: an example's key alone decides its views, not its place in the batch.
@@ -91,10 +103,14 @@ class Views:
     """
     if not self._row.views:
       return self.evaluate(batch)
-    views = self._make(keys, batch, self._views, first=GLOBAL, size=self.size, bandwidth=self.bandwidth)
+    draws = draw_views(keys, batch["aspect"], self._views, first=GLOBAL)
+    views = self._make(batch["image"], draws, self._views, size=self.size, bandwidth=self.bandwidth)
     result = _without_canvas(batch) | ({"image": views[:, 0]} if len(self._views) == 1 else {"views": views})
+    if self.tell == "transforms":
+      result["transforms"] = numbers(draws)
     if self._local_views:
-      result["local_views"] = self._make(keys, batch, self._local_views, first=LOCAL, size=self._local_size)
+      draws = draw_views(keys, batch["aspect"], self._local_views, first=LOCAL)
+      result["local_views"] = self._make(batch["image"], draws, self._local_views, size=self._local_size)
     return result
 
   def evaluate(self, batch: Batch) -> dict[str, Array]:
@@ -143,15 +159,14 @@ class Views:
     return self._adjust(views if self.num_local is None else views[:1] * self.num_local, self.local_crop_scale)
 
   def _adjust(self, views: tuple[View, ...], scale: tuple[float, float] | None) -> tuple[View, ...]:
-    return tuple(
-      view.replace(crop=tuple(scale or view.crop), jitter=tuple(self.strength * s for s in view.jitter))
-      for view in views
-    )
+    jitter = lambda view: tuple(self.strength * s for s in view.jitter)
+    flip = lambda view: view.flip if self.flip is None else self.flip
+    return tuple(view.replace(crop=tuple(scale or view.crop), flip=flip(view), jitter=jitter(view)) for view in views)
 
   def _make(
-    self, keys: Array, batch: Batch, views: tuple[View, ...], *, first: int, size: int, bandwidth: int | None = None
+    self, images: Array, draws: Draw, views: tuple[View, ...], *, size: int, bandwidth: int | None = None
   ) -> Array:
-    draws, side = draw_views(keys, batch["aspect"], views, first=first), bandwidth or size
+    side = bandwidth or size
 
     def render(images: Array, draws: Draw) -> Array:
       rows = crop.resample(images, draws.box, size=size, filter=self._filter, dtype=self.dtype)
@@ -161,7 +176,7 @@ class Views:
         rows = frequency.low_frequencies(rows, size=side, dtype=self.dtype)
       return self._finish(rows).reshape(len(images), len(views), side, side, 3)
 
-    return chunks.map_chunks(render, batch["image"], draws, example_bytes=len(views) * size * size * 3 * 4)
+    return chunks.map_chunks(render, images, draws, example_bytes=len(views) * size * size * 3 * 4)
 
   def _finish(self, rows: Array) -> Array:
     return normalize(jnp.swapaxes(rows, -1, -2), self._statistics)

@@ -22,6 +22,7 @@ from ssljax.checkpoint import Checkpoints
 from ssljax.commands import anneal, final, train
 from ssljax.commands import workdir as workdirs
 from ssljax.evaluators.continual import Better, better_of, summary
+from ssljax.evaluators.retrieval import chance_of
 from ssljax.training import config as config_lib
 from ssljax.training import health
 from ssljax.training import run as runs
@@ -154,8 +155,11 @@ def _padded(scores: list[float], count: int) -> list[float]:
 
 def _show(metric: str, rows: Rows, names: list[str], measures: dict[str, float]) -> None:
   table = Table(f"{metric} after", *names)
-  for row, scores in rows.items():
-    shown = (f"{score:.3f}" if math.isfinite(score) else "-" for score in _padded(scores[metric], len(names)))
-    table.add_row(row, *shown)
+  shown = {row: scores[metric] for row, scores in rows.items()}
+  if found := list(rows.values())[-1].get(chance_of(metric)):
+    shown = {"(chance)": found} | shown
+  for row, scores in shown.items():
+    cells = (f"{score:.3f}" if math.isfinite(score) else "-" for score in _padded(scores, len(names)))
+    table.add_row(row, *cells)
   Console().print(table)
   print("  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in measures.items()))

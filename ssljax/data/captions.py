@@ -23,26 +23,44 @@ _LEARN_FROM = 10_000_000  # characters
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Captions:
-  """How the captions of pictures become `text` of a batch, int32[B,length].
+  """How the captions of pictures become `text` of a batch, int32[B,length], or `texts` int32[B,2,length].
 
   Attributes:
     tokenizer: "clip" (its vocabulary from an installed package), bpe_simple_vocab_16e6.txt.gz at a path, "bytes",
       FILE.model (SentencePiece), FILE.json (Hugging Face), or "train:N": N pieces learnt from the training captions.
     length: tokens of a row, start and end included; a longer caption is cut.
-    pick: which caption of a picture that has several: random, by seed and place in the stream alone, or the first.
+    pick: which caption of a picture that has several: random, by seed and place in the stream alone; the first; or
+      two: the first and one of the others (itself again where there is none), which make `texts`.
+    case: whether letters stay as they are ("kept") or all become small ("lower", SigLIP; CLIP's tokenizer does so by
+      itself).
     padding: what fills a row: the id 0 ("zero", CLIP) or the end of the text again ("end", SigLIP).
     vocabulary: written by the program: what the run was started with. Another one is refused.
   """
 
   tokenizer: str
   length: int = 77
-  pick: Literal["random", "first"] = "random"
+  pick: Literal["random", "first", "two"] = "random"
+  case: Literal["kept", "lower"] = "kept"
   padding: Literal["zero", "end"] = "zero"
   vocabulary: str | None = None
 
   def __post_init__(self):
     if self.length < 3:
       raise UserError(f"data.captions.length: found {self.length}, expected at least 3: start, a token, end")
+
+  def spelled(self, text: str) -> str:
+    """Returns a text as the tokenizer is given it."""
+    return text[:MAX_CHARACTERS].lower() if self.case == "lower" else text[:MAX_CHARACTERS]
+
+  @property
+  def key(self) -> str:
+    """Returns what a batch calls them."""
+    return "texts" if self.pick == "two" else "text"
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Returns the shape of one example's."""
+    return (2, self.length) if self.pick == "two" else (self.length,)
 
 
 class Encoded(NamedTuple):
@@ -68,7 +86,7 @@ class Captioner:
   """
 
   def __init__(self, section: Captions, *, learn_from: Source | None = None):
-    self.section, self.tokenizer = section, _open_tokenizer(section.tokenizer, learn_from)
+    self.section, self.tokenizer = section, _open_tokenizer(section, learn_from)
     if section.vocabulary not in (None, self.identity):
       expected = f"expected {section.vocabulary}, as the run was started"
       raise UserError(f"data.captions.tokenizer: found {self.identity}, {expected}")
@@ -93,7 +111,7 @@ class Captioner:
     start = [] if self.tokenizer.bos is None else [self.tokenizer.bos]
     room = self.section.length - len(start) - 1
     ids = np.full((len(texts), self.section.length), self.end if self.section.padding == "end" else 0, np.int32)
-    found = self.tokenizer.encode([text[:MAX_CHARACTERS] for text in texts])
+    found = self.tokenizer.encode([self.section.spelled(text) for text in texts])
     for row, tokens in zip(ids, found, strict=True):
       line = [*start, *tokens[:room], self.end]
       row[: len(line)] = line
@@ -108,19 +126,25 @@ class Captioner:
   def rows(self, captions: Sequence[tuple[str, ...]], *, seed: int, positions: np.ndarray) -> np.ndarray:
     """Returns int32[n,L]: of the captions of each of n pictures, none without, the one that is picked.
 
+    Where two are picked it is int32[n,2,L].
+
     Args:
       captions: the captions of each picture.
       seed: chooses.
       positions: int64[n], the places in the stream; they and the seed alone decide.
     """
-    numbers = self._pick(captions, seed, positions)
-    return self.encode([texts[i] for texts, i in zip(captions, numbers, strict=True)]).ids
+    chosen = zip(captions, self._pick([len(texts) for texts in captions], seed, positions), strict=True)
+    ids = self.encode([texts[i] for texts, numbers in chosen for i in numbers]).ids
+    return ids.reshape(len(captions), *self.section.shape)
 
-  def _pick(self, captions: Sequence[tuple[str, ...]], seed: int, positions: np.ndarray) -> list[int]:
+  def _pick(self, counts: list[int], seed: int, positions: np.ndarray) -> list[tuple[int, ...]]:
+    """Returns which of so many captions each picture's are."""
     if self.section.pick == "first":
-      return [0] * len(captions)
-    draw = mix(words(seed, _PICK, count=1) ^ positions.astype(np.uint64)) >> np.uint64(32)
-    return [number * len(texts) >> 32 for texts, number in zip(captions, draw.tolist(), strict=True)]
+      return [(0,)] * len(counts)
+    draw = (mix(words(seed, _PICK, count=1) ^ positions.astype(np.uint64)) >> np.uint64(32)).tolist()
+    if self.section.pick == "random":
+      return [(number * count >> 32,) for number, count in zip(draw, counts, strict=True)]
+    return [(0, min(1 + (number * (count - 1) >> 32), count - 1)) for number, count in zip(draw, counts, strict=True)]
 
 
 def count_cut(captioner: Captioner, source: Source, *, most: int = 2000) -> str:
@@ -135,10 +159,11 @@ def count_cut(captioner: Captioner, source: Source, *, most: int = 2000) -> str:
   return f"captions: {cut:,} of {total:,} are longer than {length} tokens (data.captions.length) and are cut{seen}"
 
 
-def _open_tokenizer(where: str, source: Source | None) -> tokenizers.Tokenizer:
+def _open_tokenizer(section: Captions, source: Source | None) -> tokenizers.Tokenizer:
+  where = section.tokenizer
   kind, _, pieces = where.partition(":")
   if kind == "train":
-    return _learnt(pieces, source)
+    return _learnt(pieces, section, source)
   if where == "clip":
     return open_clip_tokenizer()
   if where.endswith(".txt.gz"):
@@ -149,13 +174,13 @@ def _open_tokenizer(where: str, source: Source | None) -> tokenizers.Tokenizer:
   return tokenizers.open_tokenizer(where)
 
 
-def _learnt(pieces: str, source: Source | None) -> tokenizers.Tokenizer:
-  """Returns the tokenizer of as many pieces, learnt from a source's captions once."""
+def _learnt(pieces: str, section: Captions, source: Source | None) -> tokenizers.Tokenizer:
+  """Returns the tokenizer of as many pieces, learnt from a source's captions, spelled as the section says, once."""
   if not pieces.isdecimal() or source is None:
     raise UserError(f"data.captions.tokenizer: found train:{pieces}, expected train:N with a number of pieces")
   from ssljax.data import tokenizer_training
 
-  texts = list(_texts(source))
+  texts = [section.spelled(text) for text in _texts(source)]
   digest = hashlib.blake2b("\n".join(texts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
   key = caches.key("captions-1", digest, int(pieces))
 

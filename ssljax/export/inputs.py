@@ -26,7 +26,8 @@ def real(run: Any, count: int) -> dict[str, np.ndarray]:
   if run.captioner is not None:
     host = {key: value[:count] for key, value in run.stream.batch(run.job.data.begin).arrays.items()}
     made = run.augment.evaluate({key: jax.numpy.asarray(value) for key, value in host.items()})
-    return {key: distributed.to_host(made[key]) for key in ("image", "text")}
+    text = made["text"] if "text" in made else made["texts"][:, 0]
+    return {"image": distributed.to_host(made["image"]), "text": distributed.to_host(text)}
   host = run.source.read(np.arange(min(count, len(run.source)))).arrays
   made = run.augment.evaluate({key: jax.numpy.asarray(value) for key, value in host.items()})
   return {"image": distributed.to_host(made["image"])}

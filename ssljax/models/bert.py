@@ -13,7 +13,7 @@ from ssljax.models.text_tower import check_tower, positions, tower_blocks
 from ssljax.types import Array
 
 INIT_STD = 0.02
-CHOICES = {"pooling": ("cls", "mean"), "activation": tuple(ACTIVATIONS)}
+CHOICES = {"pooling": ("cls", "mean", "max"), "activation": tuple(ACTIVATIONS)}
 
 
 class Bert(nn.Module):
@@ -25,7 +25,8 @@ class Bert(nn.Module):
     width, depth, heads, mlp_ratio: size of the residual stream and of the blocks.
     types: number of kinds of segments, each with a learnt vector (sentence A and B).
     padding: the id of padding, read where no mask is given.
-    pooling: what "embedding" is: the first token ("cls") or the mean of those that are not padding ("mean", MiniLM).
+    pooling: what "embedding" is: the first token ("cls"), or the mean or, number by number, the largest of those that
+      are not padding ("mean", MiniLM; "max", ConVIRT).
     activation: of the MLPs, as in `vit.ViT`.
     drop_path: probability of dropping a branch in the last block; it grows linearly from 0 in the first.
     norm_epsilon: added to the variance in all layer norms.
@@ -49,7 +50,7 @@ class Bert(nn.Module):
   mlp_ratio: float = 4.0
   types: int = 2
   padding: int = 0
-  pooling: Literal["cls", "mean"] = "cls"
+  pooling: Literal["cls", "mean", "max"] = "cls"
   activation: Activation = "gelu"
   drop_path: float = 0.0
   norm_epsilon: float = 1e-12
@@ -92,9 +93,13 @@ class Bert(nn.Module):
     x = x + (kinds[0] if types is None else kinds[types]) + positions(self, tokens.shape[1], std=INIT_STD)
     x = LayerNorm(self.norm_epsilon, name="norm_pre")(x)
     x = tower_blocks(self, norms="post")(x, keys, real[:, None, :])
-    return {"embedding": self._pool(x, real[..., None].astype(jnp.float32)), "tokens": x}
+    return {"embedding": self._pool(x, real[..., None]), "tokens": x}
 
   def _pool(self, x: Array, real: Array) -> Array:
+    """Returns f32[B,D] of tokens x f32[B,L,D] where real bool[B,L,1]; zeros where no token is."""
     if self.pooling == "cls":
       return x[:, 0]
-    return jnp.sum(x * real, axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1.0)
+    if self.pooling == "max":
+      largest = jnp.max(x, axis=1, where=real, initial=-jnp.inf)
+      return jnp.where(jnp.any(real, axis=1), largest, 0.0)
+    return jnp.sum(x * real, axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1)

@@ -118,7 +118,7 @@ class ResNet(nn.Module):
   @property
   def features(self) -> int:
     """Length of the embedding."""
-    return 512 * self.width_multiplier * EXPANSION[self.depth]
+    return 64 * 2 ** (len(STAGES[self.depth]) - 1) * self.width_multiplier * EXPANSION[self.depth]
 
   def _stem(self, x: Array, train: bool) -> Array:
     size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)

@@ -25,8 +25,8 @@ class BYOL(_WithTeacher):
   The teacher starts from random parameters of its own. Student and teacher have each their batch statistics, of one
   view on all devices. In the paper the decay grows by `schedules.cosine(peak=0.996, end=1.0)`.
 
-  `predictor` and `stop_gradient` are there to be left out: either alone makes the network say the same of all
-  pictures, which "byol/std" shows as 0.
+  `predictor` and `stop_gradient` are there to be left out: without either of them the network comes to say the same of
+  all pictures, and "byol/std" falls (1: projections point everywhere, 0: all one way).
 
   Attributes:
     encoder: gives "embedding" f32[B,D] of images.

@@ -102,8 +102,8 @@ class CLIP(_ImageText):
 
   Locked-image tuning (LiT), here and in SigLIP, is a rule of the config: with
   `init = [("params/image/encoder/", "freeze")]` the image tower stays what `--from` brought in, a run of one's own or
-  released weights (`ssljax import`), and its projection and the text tower learn. The batch statistics of a ResNet are
-  no parameters and still move. FLIP is the image tower's `patch_dropout`.
+  released weights (`ssljax import`), and its projection and the text tower learn; nothing is computed backwards through
+  it. The batch statistics of a ResNet are no parameters and still move. FLIP is the image tower's `patch_dropout`.
 
   Attributes:
     model: a `dual.DualEncoder` without bias.

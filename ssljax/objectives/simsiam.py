@@ -23,8 +23,8 @@ class SimSiam(_Siamese):
   Batch statistics are those of one view on all devices. The paper keeps the predictor's learning rate where it begins:
   `optimizer.lr_rules = [("^predictor", RATE)]`.
 
-  `predictor` and `stop_gradient` are there to be left out: either alone makes the network say the same of all
-  pictures, which "simsiam/std" shows as 0.
+  `predictor` and `stop_gradient` are there to be left out: without either of them the network comes to say the same of
+  all pictures, and "simsiam/std" falls (1: projections point everywhere, 0: all one way).
 
   Attributes:
     encoder: gives "embedding" f32[B,D] of images.

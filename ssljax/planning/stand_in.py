@@ -63,7 +63,7 @@ def stand_in(
   """
   row = _picture(image_size) if text is None else _text(text)
   if captions is not None:
-    row["text"] = np.zeros(captions.length, np.int32)
+    row[captions.key] = np.zeros(captions.shape, np.int32)
   if ict is not None:
     row = {"query": np.ones(ict.query_length, np.int32), "block": np.ones(ict.block_length, np.int32)}
   if num_tasks:

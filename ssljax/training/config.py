@@ -11,12 +11,12 @@ from ssljax.data.captions import Captions
 from ssljax.data.corpus import Text
 from ssljax.data.ict import Cloze
 from ssljax.data.tasks import Order, Replay
-from ssljax.errors import UserError
+from ssljax.errors import UserError, nearest
 from ssljax.evaluators.collapse import Alarm
 
 Section = Mapping[str, Any]
-Action = Literal["load", "reinit", "freeze"]
-Rules = tuple[tuple[str, Action], ...]
+Rules = tuple[tuple[str, str], ...]
+ACTIONS = ("load", "load PATH", "reinit", "freeze")
 
 # Keys that may differ when a work directory is resumed: they change how a run is watched or laid out, not what it is.
 FREE = (
@@ -41,8 +41,10 @@ class Data:
     max_corrupt: share of a source's records that may be undecodable, or without the caption that is asked for, before
       training stops.
     text: how texts become batches; none: the source holds pictures, or is read as `ict` says.
-    captions: how the captions of pictures become `text` of a batch; none: pictures alone.
+    captions: how the captions of pictures become `text` (or `texts`) of a batch; none: pictures alone.
     ict: how texts become queries and blocks of the inverse cloze task.
+    clusters: a file of `ssljax data clusters`: batches are of different clusters of the pictures (G-SimCLR); none: the
+      order is random.
     begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """
 
@@ -56,9 +58,12 @@ class Data:
   text: Text | None = None
   captions: Captions | None = None
   ict: Cloze | None = None
+  clusters: str | None = None
   begin: int = 0
 
   def __post_init__(self):
+    if self.clusters is not None and not self.pictures:
+      raise UserError("data.clusters: found a file, expected none for text: clusters are of pictures")
     if self.text is not None and self.ict is not None:
       raise UserError("data.ict: found a section beside data.text, expected one of them")
     if not self.pictures and self.captions is not None:
@@ -113,9 +118,9 @@ class Evaluation:
 
   Attributes:
     evals: sections of `evaluators` by any name, e.g. {"knn": {"name": "knn.KNN", "k": 20}}.
-    source: the labelled source; none: the training source.
+    source: the labelled source; none: the training source. Of queries and blocks (`data.ict`) text, or "beir:FOLDER".
     train: the split probes are fitted on.
-    test: the split they are scored on.
+    test: the split they are scored on; of BEIR's files the name of one in qrels/.
     every: steps between evaluations while training; none: only at the end.
     batch_size: examples a batch of feature extraction.
     feature: which output of `Objective.encode` is measured.
@@ -200,7 +205,8 @@ class Job:
     continual: how the stream is trained.
     init: what `--from` takes from the other run: (regex, "load" | "reinit" | "freeze") over paths of the TrainState,
       the first match counts, "load" where none does. A frozen parameter is loaded and never moves; single layers of a
-      stack are frozen by their numbers, ("text/encoder/blocks/[0-5]/", "freeze").
+      stack are frozen by their numbers, ("text/encoder/blocks/[0-5]/", "freeze"). "load PATH/" takes a leaf from
+      where PATH/ stands in its path for what the regex finds: ("^params/", "load objective_state/teacher/").
     init_step: whether the step and with it the schedules go on ("continue") or begin at 0 ("restart").
     seed: decides parameters, data order, augmentations and masks.
     accumulate: microbatches a step.
@@ -261,6 +267,9 @@ def parse(config: Section) -> Job:
   for key, value in positive.items():
     if value < 1:
       raise UserError(f"{key}: found {value}, expected at least 1")
+  for pattern, action in job.init:
+    if action not in ACTIONS and not action.startswith("load "):
+      raise UserError(f"init: {pattern!r} has the action {nearest(action, ACTIONS)}")
   return job
 
 

@@ -52,7 +52,8 @@ def trace_step(run: Run, augment: Any = None) -> Any:
     augment: the augmentation of a stage; None: that of the last one.
   """
   batch = run.stream.batch(run.job.data.begin).arrays
-  step = make_step(run.objective, augment or run.augment, run.optimizer.transform, accumulate=run.job.accumulate)
+  options = {"accumulate": run.job.accumulate, "frozen": run.job.init}
+  step = make_step(run.objective, augment or run.augment, run.optimizer.transform, **options)
   place, size = sharding.batch_sharding(run.mesh), run.job.data.batch_size
   abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
   where = jax.tree.map(lambda leaf: leaf.sharding, run.like)

@@ -105,6 +105,7 @@ def assemble(
   optimizer = _frozen(build.build(job.optimizer, "optim", where="optimizer", batch_size=size), job.init)
   objective = build.build(job.objective, "objectives", where="objective")
   batch = _abstract_batch(stream.batch(job.data.begin).arrays, augment, size)
+  _check_labels(job, objective, feed.sources)
   _check_objective(job, objective, batch)
   _check_vocabulary(objective, source)
   if feed.captioner is not None and hasattr(objective, "check_texts"):
@@ -166,6 +167,14 @@ def _check_vocabulary(objective: Objective, source: Source | Corpus | Passages) 
     f"objective.model.vocab_size: found {found}, expected at least {v.size}: {v.tokenizer.size} pieces, "
     f"{len(v.modes)} mode tokens and {v.sentinels} sentinels (the most spans a denoiser makes)"
   )
+
+
+def _check_labels(
+  job: config_lib.Job, objective: Objective, sources: Sequence[Source | Corpus | Passages | None]
+) -> None:
+  for source, data in zip(sources, task_data(job), strict=True):
+    if isinstance(source, Source) and hasattr(objective, "check_labels"):
+      objective.check_labels(source.num_classes, source=data.source)
 
 
 def _check_sizes(job: config_lib.Job, mesh: jax.sharding.Mesh) -> None:

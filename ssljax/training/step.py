@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssljax import rng, sharding
+from ssljax import rng, sharding, transforms
+from ssljax.training.config import Rules
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, State, TrainState
 
 Augment = Callable[[Array, Batch], Batch]
@@ -15,7 +16,12 @@ Gradients = tuple[LossOutput, Params]
 
 
 def make_step(
-  objective: Objective, augment: Augment, transform: optax.GradientTransformationExtraArgs, *, accumulate: int = 1
+  objective: Objective,
+  augment: Augment,
+  transform: optax.GradientTransformationExtraArgs,
+  *,
+  accumulate: int = 1,
+  frozen: Rules = (),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
   """Returns step(state, host batch) -> (state, metrics), to be jitted with the state donated.
 
@@ -27,12 +33,14 @@ def make_step(
     augment: (keys[B], batch) -> batch, on the device.
     transform: the optimiser.
     accumulate: microbatches a step; they are averaged by their `LossOutput.weight`.
+    frozen: as for `transforms.freeze`, which the optimiser has from elsewhere: of what they freeze no gradient is
+      computed.
   """
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
     keys = rng.example_keys(rng.use_key(state.rng, rng.AUGMENT), batch["index"])
     batch = jax.tree.map(sharding.constrain, augment(keys, batch))
-    out, gradients = _gradients(objective, state, batch, accumulate)
+    out, gradients = _gradients(objective, state, batch, accumulate, frozen)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(out.loss) & jnp.isfinite(norm)
 
@@ -52,11 +60,12 @@ def _select(finite: Array, new: Array, old: Array) -> Array:
   return old if new is old else jnp.where(finite, new, old)
 
 
-def _gradients(objective: Objective, state: TrainState, batch: Batch, accumulate: int) -> Gradients:
+def _gradients(objective: Objective, state: TrainState, batch: Batch, accumulate: int, frozen: Rules) -> Gradients:
   """Returns the loss output and gradients of a batch, over `accumulate` microbatches."""
   key = rng.use_key(state.rng, rng.LOSS)
 
   def loss(params: Params, objective_state: State, part: Batch) -> tuple[Array, LossOutput]:
+    params = transforms.without_gradient(params, frozen)
     out = objective.loss(params, objective_state, part, rng=key, step=state.step)
     return out.loss, out
 

@@ -6,7 +6,13 @@ from ssljax.augment.normalize import STATISTICS, denormalize, normalize
 
 
 @pytest.mark.parametrize(
-  "name, expected", [("imagenet", (0.0655022, 0.1964286, 0.4177778)), ("half", (0, 0, 0)), ("none", (0.5, 0.5, 0.5))]
+  "name, expected",
+  [
+    ("imagenet", (0.0655022, 0.1964286, 0.4177778)),
+    ("clip", (0.0690368, 0.1613934, 0.3328386)),
+    ("half", (0, 0, 0)),
+    ("none", (0.5, 0.5, 0.5)),
+  ],
 )
 def test_middle_gray(name, expected):
   np.testing.assert_allclose(normalize(jnp.full((2, 3), 0.5), name)[1], expected, atol=1e-6)

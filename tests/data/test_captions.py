@@ -62,6 +62,32 @@ class Told(Source):
     return str(row)
 
 
+def test_letters_can_all_become_small(tmp_path, monkeypatch):
+  assert captioner(case="lower").encode(["aB", "Äb"]).ids.tolist() == captioner().encode(["ab", "äb"]).ids.tolist()
+  assert (captioner(case="lower").encode(["A"]).ids != captioner().encode(["A"]).ids).any()
+  monkeypatch.setenv("SSLJAX_CACHE", str(tmp_path))
+  told = Told([(f"Red Apple {n}", f"APPLE Tree {n}") for n in range(60)])
+  learnt = Captioner(Captions(tokenizer="train:300", length=9, case="lower"), learn_from=told)
+  assert learnt.decode(learnt.encode(["RED apple"]).ids[0]) == "red apple"
+  pieces = [learnt.tokenizer.model.IdToPiece(number) for number in range(learnt.size)]
+  letters = "".join(piece for piece in pieces if not piece.startswith("<"))
+  assert set("aplert") < set(letters) and letters == letters.lower()
+
+
+def test_two_are_the_first_and_one_of_the_others():
+  found = captioner(pick="two")
+  captions = [("a",), ("b", "c"), *[("d", "e", "f", "g")] * 300]
+  rows = found.rows(captions, seed=3, positions=np.arange(302))
+  assert (rows.shape, found.section.key) == ((302, 2, 6), "texts")
+  texts = [tuple(map(found.decode, pair)) for pair in rows]
+  assert texts[:2] == [("a", "a"), ("b", "c")] and {first for first, _ in texts[2:]} == {"d"}
+  counts = [sum(second == letter for _, second in texts[2:]) for letter in "efg"]
+  assert sum(counts) == 300 and min(counts) > 70
+  # The places decide, whatever stands beside them.
+  np.testing.assert_array_equal(found.rows(captions[:9], seed=3, positions=np.arange(9)), rows[:9])
+  assert (found.rows(captions, seed=4, positions=np.arange(302)) != rows).any()
+
+
 def test_cut_captions_are_counted():
   told = Told([("ab", "abcdefgh"), (), ("abcdefghi",)] * 200)
   line = "captions: 400 of 600 are longer than 6 tokens (data.captions.length) and are cut"

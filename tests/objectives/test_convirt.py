@@ -77,7 +77,8 @@ def test_the_way_of_the_pairs_changes_nothing(tiny):
 def test_the_text_towers_first_layers_stay_where_init_freezes_them(tiny):
   params = tiny[0]
   transform = transforms.freeze(optim.adamw(learning_rate=0.1, weight_decay=0.1).transform, FROZEN)
-  step = jax.jit(make_step(OBJECTIVE, lambda keys, batch: batch, transform), compiler_options=QUICK)
+  step = make_step(OBJECTIVE, lambda keys, batch: batch, transform, frozen=FROZEN)
+  step = jax.jit(step, compiler_options=QUICK)
   state, metrics = step(TrainState(jnp.int32(0), params, transform.init(params), {}, KEY), make_batch())
   assert float(metrics["train/skipped"]) == 0
   text = jax.tree.map(lambda a, b: np.abs(a - b), state.params["text"], params["text"])

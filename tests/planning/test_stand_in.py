@@ -24,9 +24,10 @@ def test_pictures(tmp_path):
   assert leaves(stand_in(batch_size=6, image_size=16, text=None, num_tasks=0).batch(3)) == leaves(real)
 
 
-def test_pairs(tmp_path):
+@pytest.mark.parametrize("pick", ["first", "two"])
+def test_pairs(tmp_path, pick):
   spec = write_pairs(tmp_path, [inline(n) for n in range(9)])
-  captions = Captions(tokenizer="bytes", length=11)
+  captions = Captions(tokenizer="bytes", length=11, pick=pick)
   source = open_source(spec, split="all", image_size=16)
   real = Stream(source, seed=0, batch_size=6, captioner=Captioner(captions)).batch(0)
   batch = stand_in(batch_size=6, image_size=16, text=None, num_tasks=0, captions=captions).batch(3)

@@ -37,6 +37,7 @@ def get_config(method="simclr"):
   )
   config.checkpoint = dict(every=STEPS, keep=1)
   config.log_every = 25
+  config.health = dict(every=25)
   config.evaluation = dict(
     evals=dict(
       knn=dict(name="knn.KNN", k=20, temperature=0.07),

@@ -119,11 +119,15 @@ class _SelfDistilled(Objective):
     return self.heads_of[head].apply({"params": params[head]}, x)
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
-    """Returns "embedding" f32[B,D] of the teacher, with its running batch statistics."""
+    """Returns the teacher's "embedding" f32[B,D], with its running batch statistics, and "projection" f32[B,P].
+
+    The projection is what the head compares with prototypes.
+    """
     del params
-    teacher, stats = state["teacher"]["encoder"], state["teacher_stats"]["encoder"]
-    found, _ = run(self.encoder, teacher, stats, batch["image"], train=False)
-    return {"embedding": found["embedding"]}
+    teacher, stats = state["teacher"], state["teacher_stats"]["encoder"]
+    found, _ = run(self.encoder, teacher["encoder"], stats, batch["image"], train=False)
+    projection = self.heads_of["head"].mlp.apply({"params": teacher["head"]["mlp"]}, found["embedding"])
+    return {"embedding": found["embedding"], "projection": projection}
 
   def post_update(self, params: Params, state: State, *, step: Array) -> tuple[Params, State]:
     """Returns the parameters, and the state with the teacher moved towards them and the centres moved."""

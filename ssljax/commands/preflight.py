@@ -54,7 +54,10 @@ def _config(config: dict[str, Any], found: list[Any]) -> str:
 
 
 def _data(assembled: Any) -> str:
+  from ssljax.training.health import slice_of
+
   job = assembled.job
+  slice_of(assembled)
   begun = time.monotonic()
   for step in range(2):
     assembled.stream.batch(job.data.begin + step)

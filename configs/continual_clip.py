@@ -1,6 +1,16 @@
 """CLIP through three domains of pairs that arrive one after the other, and four ways to go about it.
 
-ssljax train --config=configs/continual_clip.py:sequential --workdir=runs/continual_clip/sequential-0
+  pip install -e ".[data,clip]"
+  ssljax train --config=configs/continual_clip.py:sequential --workdir=runs/continual_clip/sequential-0
+
+Ways:      sequential, replay (a quarter of each batch from a reservoir of 200 pairs), ctp (nothing kept but the model
+           before), joint (all domains from the beginning).
+Data:      emoji with their names: people, the world, signs; 96, 105 and 153 held-out pairs.
+Hardware:  2 CPU cores, 65 to 97 s a run.
+Numbers:   R@5 at the end, the mean of both directions and of the domains, three seeds; chance 0.044.
+           sequential .117 [.103 to .135]   replay .151 [.137 to .163]
+           ctp        .140 [.125 to .148]   joint  .175 [.157 to .187]
+           More: docs/continual.md.
 """
 
 import ml_collections

@@ -42,6 +42,7 @@ def get_config():
   )
   config.checkpoint = dict(every=200, keep=2)
   config.log_every = 20
+  config.health = dict(every=100, examples=256)
   config.evaluation = dict(
     every=200,
     evals=dict(

@@ -14,6 +14,7 @@ Numbers:   three seeds (--config.seed=0, 1, 2), 298 to 353 s, 236 to 289 example
 import ml_collections
 
 STEPS = 450
+STUDENT = dict(name="vit.ViT", variant="Ti", width=64, depth=2, heads=2, patch=8, image_size=48, pooling="mean")
 
 
 def get_config():
@@ -37,6 +38,7 @@ def get_config():
   )
   config.checkpoint = dict(every=150, keep=2)
   config.log_every = 15
+  config.health = dict(every=50, examples=256)
   config.evaluation = dict(
     every=150,
     evals=dict(
@@ -44,6 +46,8 @@ def get_config():
       linear_probe=dict(name="linear_probe.LinearProbe"),
       rankme=dict(name="rankme.RankMe"),
       feature_std=dict(name="rankme.FeatureStd"),
+      # Trains when it is asked for: ssljax eval --evals=finetune (docs/finetune.md).
+      finetune=dict(name="finetune.FineTune", steps=200, batch_size=64, distill=dict(encoder=STUDENT, steps=400)),
     ),
   )
   return config

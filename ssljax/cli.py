@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
   )
   train.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics, evaluations, report")
   train.add_argument("--from", dest="origin", metavar="DIR[@STEP]", help="start from the whole state of another run")
+  train.add_argument(
+    "--stop-on-collapse", action="store_true", help="end the run, its state saved, when the config's alarm is raised"
+  )
   _allowances(train)
 
   anneal = _command(commands, "anneal", "anneal", "anneal a copy of a run's constant phase; the run stays as it is")
@@ -80,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 
   evaluate = _command(commands, "eval", "evaluate", "measure the features of a run")
   evaluate.add_argument("--workdir", required=True, metavar="DIR[@STEP]")
-  evaluate.add_argument("--evals", metavar="A,B", help="which of the config's evaluators; default: all")
+  evaluate.add_argument(
+    "--evals", metavar="A,B", help="which evaluators: the config's, or others by name (finetune); default: the config's"
+  )
+  evaluate.add_argument(
+    "--config", metavar="FILE[:VARIANT]", help="whose evaluation is taken in place of the run's; it may be overridden"
+  )
   evaluate.add_argument(
     "--merge",
     metavar="DIR2[@STEP]",
@@ -140,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     "--max_bytes", "--max-bytes", type=int, default=50_000_000, metavar="N", help="of text (default 50,000,000)"
   )
 
+  clusters = _command(data_commands, "clusters", "data_clusters", "cluster a run's training pictures (data.clusters)")
+  clusters.add_argument("--workdir", required=True, metavar="DIR[@STEP]", help="the run whose features are clustered")
+  clusters.add_argument("--clusters", required=True, type=int, metavar="K", help="as many as a batch is to hold")
+  clusters.add_argument("--out", required=True, metavar="FILE.npz")
+
   preflight = _command(commands, "preflight", "preflight", "what would stop a run: its folder, data, memory")
   preflight.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
   preflight.add_argument("--workdir", required=True, metavar="DIR")
@@ -189,7 +202,17 @@ def _hosts(parser: argparse.ArgumentParser) -> None:
 def _command(commands: Any, name: str, module: str, text: str) -> argparse.ArgumentParser:
   parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
   parser.set_defaults(module=module)
-  if module in ("train", "anneal", "evaluate", "data_preview", "doctor", "preflight", "export", "importing"):
+  if module in (
+    "train",
+    "anneal",
+    "evaluate",
+    "data_preview",
+    "data_clusters",
+    "doctor",
+    "preflight",
+    "export",
+    "importing",
+  ):
     parser.add_argument("--cpu-devices", type=int, metavar="N", help="devices the CPU shows (default: its cores)")
   if module in ("train", "anneal", "evaluate", "doctor"):
     _hosts(parser)

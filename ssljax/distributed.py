@@ -154,6 +154,17 @@ def barrier(name: str) -> None:
     _barrier(name)
 
 
+def agreed(value: bool) -> bool:
+  """Returns what process 0 gives; all processes must ask together."""
+  import jax
+
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
 def is_main() -> bool:
   """Returns whether this process writes the run's files and prints its tables: process 0."""
   import jax

@@ -3,7 +3,10 @@
   learning_rate    number or schedule, in the reference's units where `scale` is given
   weight_decay     number or schedule; only parameters of two or more axes are decayed (biases, norms are not)
   no_decay         regular expressions; a parameter whose path one of them finds is not decayed either
+  lr_rules         (regular expression, number or schedule) pairs: the first found in the path takes the place of
+                   `learning_rate`, scaled as that is
   lr_multipliers   (regular expression, factor) pairs, the first found in the path counts; 0 freezes
+  hold             (regular expression, step) pairs: before that step what the first found stands still
   layer_decay      factor a layer from the head down (fine-tuning); see `transforms.scale_by_layer`
   clip, clip_by    largest norm of the gradient, of all parameters together ("global") or each ("parameter")
   scale            learning rate times B / base_batch_size ("linear") or its square root ("sqrt")
@@ -48,7 +51,9 @@ def adamw(
   moment_dtype: Literal["float32", "bfloat16"] = "float32",
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
+  lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -69,8 +74,8 @@ def adamw(
   Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv 1711.05101.
   Differs from the reference: the decay is multiplied by the learning rate, as in PyTorch.
   """
-  rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   return common.optimizer(
     optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=moment_dtype), common.decay(), common.step()
   )
@@ -83,7 +88,9 @@ def sgd(
   acceleration: Literal["none", "nesterov"] = "none",
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
+  lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -101,8 +108,8 @@ def sgd(
 
   Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
   """
-  rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   trace = optax.trace(momentum, nesterov=acceleration == "nesterov")
   return common.optimizer(common.decay(), trace, common.step())
 
@@ -115,7 +122,9 @@ def lars(
   buffer: Literal["gradients", "steps"] = "gradients",
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
+  lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -138,8 +147,8 @@ def lars(
 
   Source: You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, arXiv 1708.03888.
   """
-  rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   order = {"gradients": (optax.trace(momentum), common.step()), "steps": (common.step(), optax.trace(momentum))}
   return common.optimizer(common.decay(), transforms.scale_by_trust_ratio(trust), *order[buffer])
 
@@ -153,7 +162,9 @@ def adafactor(
   min_factored_dim: int = 128,
   weight_decay: float | Schedule = 0.0,
   no_decay: tuple[str, ...] = (),
+  lr_rules: tuple[tuple[str, float | Schedule], ...] = (),
   lr_multipliers: tuple[tuple[str, float], ...] = (),
+  hold: tuple[tuple[str, int], ...] = (),
   layer_decay: float | None = None,
   clip: float | None = None,
   clip_by: Literal["global", "parameter"] = "global",
@@ -179,22 +190,36 @@ def adafactor(
   Source: Shazeer, Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018, arXiv 1804.04235.
   Differs from the reference: weight decay (none in T5) is multiplied by the learning rate.
   """
-  rate = _scaled(learning_rate, scale, base_batch_size, batch_size)
-  common = _Common(rate, weight_decay, no_decay, lr_multipliers, layer_decay, clip, clip_by, ema)
+  rates = _rates(learning_rate, lr_rules, scale, base_batch_size, batch_size)
+  common = _Common(*rates, weight_decay, no_decay, lr_multipliers, hold, layer_decay, clip, clip_by, ema)
   moment = optax.scale_by_factored_rms(decay_rate=decay_exponent, min_dim_size_to_factor=min_factored_dim)
   size = {"relative": (transforms.scale_by_parameter_rms(1e-3),), "absolute": ()}[step_size]
   return common.optimizer(moment, transforms.clip_by_rms(update_clip), *size, common.decay(), common.step())
 
 
-def _scaled(learning_rate: float | Schedule, scale: str, base_batch_size: int, batch_size: int | None) -> Schedule:
-  """Returns the learning rate by step, scaled with the batch size."""
+def _rates(
+  learning_rate: float | Schedule,
+  rules: tuple[tuple[str, float | Schedule], ...],
+  scale: str,
+  base_batch_size: int,
+  batch_size: int | None,
+) -> tuple[Schedule, tuple[tuple[str, Schedule], ...]]:
+  """Returns the learning rate by step and those of the rules, scaled with the batch size."""
   _check_positive(learning_rate=learning_rate)
+  for _, rate in rules:
+    _check_positive(lr_rules=rate)
+  factor = _factor(scale, base_batch_size, batch_size)
+  scaled = lambda rate: Schedule.of(rate).times(factor)
+  return scaled(learning_rate), tuple((pattern, scaled(rate)) for pattern, rate in rules)
+
+
+def _factor(scale: str, base_batch_size: int, batch_size: int | None) -> float:
   if scale == "none":
-    return Schedule.of(learning_rate)
+    return 1.0
   if not batch_size or base_batch_size < 1:
     raise UserError(f"optimizer.scale: {scale} needs batch_size and base_batch_size, at least 1 each")
   ratio = batch_size / base_batch_size
-  return Schedule.of(learning_rate).times({"linear": ratio, "sqrt": ratio**0.5}[scale])
+  return {"linear": ratio, "sqrt": ratio**0.5}[scale]
 
 
 def _check_positive(**values: float | Schedule | None) -> None:
@@ -208,9 +233,11 @@ class _Common:
   """The keys every optimiser has, and the parts of the chain they stand for."""
 
   learning_rate: Schedule
+  lr_rules: tuple[tuple[str, Schedule], ...]
   weight_decay: float | Schedule
   no_decay: tuple[str, ...]
   lr_multipliers: tuple[tuple[str, float], ...]
+  hold: tuple[tuple[str, int], ...]
   layer_decay: float | None
   clip: float | None
   clip_by: Literal["global", "parameter"]
@@ -226,19 +253,25 @@ class _Common:
     return transforms.add_decay(Schedule.of(self.weight_decay), self.no_decay)
 
   def step(self) -> transforms.Transform:
-    """Returns u -> -learning_rate * multiplier * u."""
+    """Returns u -> -learning_rate * multiplier * u, the rate by path."""
     layers = (transforms.scale_by_layer(self.layer_decay),) if self.layer_decay is not None else ()
     paths = transforms.scale_by_path(self.lr_multipliers)
-    return optax.chain(*layers, paths, transforms.scale_by_schedule(self.learning_rate.times(-1.0)))
+    rules = [(pattern, rate.times(-1.0)) for pattern, rate in self.lr_rules]
+    return optax.chain(*layers, paths, transforms.scale_by_schedule(self.learning_rate.times(-1.0), rules))
 
   def optimizer(self, *parts: optax.GradientTransformation) -> Optimizer:
     """Returns the optimiser of the clip, then `parts`, then the average."""
+    paths = {"lr_rules": self.lr_rules, "lr_multipliers": self.lr_multipliers, "hold": self.hold}
     checks = (
       transforms.check_rules("optimizer.no_decay", self.no_decay),
-      transforms.check_rules("optimizer.lr_multipliers", [pattern for pattern, _ in self.lr_multipliers]),
+      # One place in the chain: checkpoints know the states behind it by their numbers.
+      optax.chain(
+        *(transforms.check_rules(f"optimizer.{key}", [regex for regex, _ in rules]) for key, rules in paths.items())
+      ),
     )
     norms = {"global": optax.clip_by_global_norm, "parameter": transforms.clip_by_parameter_norm}
     clip = () if self.clip is None else (norms[self.clip_by](self.clip),)
-    chain = optax.chain(*checks, *clip, *parts)
+    held = (transforms.hold(self.hold),) if self.hold else ()
+    chain = optax.chain(*checks, *clip, *parts, *held)
     transform = chain if self.ema is None else transforms.with_ema(chain, decay=self.ema)
     return Optimizer(transform=transform, learning_rate=self.learning_rate, weight_decay=Schedule.of(self.weight_decay))

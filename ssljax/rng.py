@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ssljax.types import Array
 
-AUGMENT, LOSS, INIT, SHOW = range(4)  # what a key is used for; the numbers are part of a run's identity
+AUGMENT, LOSS, INIT, SHOW, HEALTH = range(5)  # what a key is used for; the numbers are part of a run's identity
 
 
 def use_key(rng: Array, use: int) -> Array:

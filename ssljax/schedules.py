@@ -5,6 +5,7 @@ A schedule is a row of phases. Nothing here needs a total number of steps unless
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -207,6 +208,29 @@ def repeated_cosine(*, peak: float, cycle_steps: int, warmup_steps: int = 0, end
   _check_longer("cycle_steps", cycle_steps, warmup_steps)
   once = cosine(peak=peak, end=end, warmup_steps=warmup_steps, total_steps=cycle_steps)
   return dataclasses.replace(once, period=cycle_steps)
+
+
+def staircase(*, peak: float, factor: float, boundaries: tuple[int, ...], warmup_steps: int = 0) -> Schedule:
+  """Returns a linear warm-up from 0 to `peak`, which is multiplied by `factor` at each of the `boundaries`.
+
+  RotNet on CIFAR-10 is `peak=0.1, factor=0.2, boundaries=("60ep", "120ep", "160ep")`.
+
+  Args:
+    peak: value after the warm-up.
+    factor: what is left at a boundary.
+    boundaries: steps, each more than the one before; the first more than `warmup_steps`.
+    warmup_steps: length of the warm-up.
+
+  Raises:
+    UserError: a negative value, or boundaries that do not grow.
+  """
+  _check_values(peak=peak, factor=factor)
+  _check_lengths(warmup_steps=warmup_steps)
+  starts = (warmup_steps, *boundaries)
+  for before, start in itertools.pairwise(starts):
+    _check_longer("boundaries", start, before)
+  stairs = [_hold(peak * factor**n, end - start) for n, (start, end) in enumerate(itertools.pairwise(starts))]
+  return Schedule((*_warmup(0.0, peak, warmup_steps), *stairs, _hold(peak * factor ** len(boundaries))))
 
 
 def rsqrt(*, peak: float, warmup_steps: int, warmup: Literal["constant", "linear"] = "constant") -> Schedule:

@@ -95,9 +95,10 @@ def at_step(function: Callable[[PyTree, Params, Array], PyTree]) -> Transform:
   return Transform(lambda params: optax.EmptyState(), update)
 
 
-def scale_by_schedule(schedule: Schedule) -> Transform:
-  """Returns u * schedule(step)."""
-  return at_step(lambda updates, params, step: jax.tree.map(lambda u: u * schedule(step), updates))
+def scale_by_schedule(schedule: Schedule, rules: Sequence[tuple[str, Schedule]] = ()) -> Transform:
+  """Returns u * schedule(step); of the rules (regex, schedule) the first found in the parameter's path goes before."""
+  one = lambda name, u, step: u * tree.first_match(rules, name, schedule)(step)
+  return at_step(lambda updates, params, step: tree.map_named(lambda name, u: one(name, u, step), updates))
 
 
 def add_decay(schedule: Schedule, no_decay: Sequence[str]) -> Transform:
@@ -118,6 +119,20 @@ def scale_by_path(rules: Sequence[tuple[str, float]]) -> optax.GradientTransform
   """Returns u * factor of the first (regex, factor) rule found in the parameter's path, else u."""
   one = lambda name, u: u * tree.first_match(rules, name, 1.0)
   return optax.stateless(lambda updates, params: tree.map_named(one, updates))
+
+
+def hold(rules: Sequence[tuple[str, int]]) -> Transform:
+  """Returns u, and 0 before the step of the first (regex, step) rule found in the parameter's path.
+
+  The moments of what is held see its gradients all the while, so its first step is as long as any other. (DINO and
+  SwAV drop the gradients instead, DINOv2 does as here.)
+  """
+
+  def function(updates: PyTree, params: Params, step: Array) -> PyTree:
+    one = lambda name, u: u * (step >= until) if (until := tree.first_match(rules, name, 0)) else u
+    return tree.map_named(one, updates)
+
+  return at_step(function)
 
 
 def scale_by_layer(decay: float) -> optax.GradientTransformation:

@@ -26,6 +26,13 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
   return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+def at(nested: PyTree, path: str) -> PyTree:
+  """Returns what lies at `path` ("a/b"; "" is all of it) in nested dicts, {} where nothing does."""
+  for key in path.split("/") if path else ():
+    nested = nested.get(key, {})
+  return nested
+
+
 def map_named(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
   """Returns `tree` with `function(path name, leaf, *leaves of rest)` in place of each leaf."""
   return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_name(path), *leaves), tree, *rest)

@@ -63,12 +63,15 @@ class Part(NamedTuple):
       state is something else.
     teacher: path in the objective's state of the moving copy of its parameters that is used after pretraining; None
       where there is none.
+    teacher_state: path of the copy's own batch statistics in the objective's state; None where they are those of
+      `state`.
   """
 
   module: nn.Module
   params: str
   state: str | None
   teacher: str | None = None
+  teacher_state: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,8 @@ def main(coordinator, count, index, devices, steps, folder):
     for name, file in CONFIGS.items():
       changes = [("steps", steps), ("evaluation", "None"), ("mesh.fsdp", "2" if int(devices) > 1 else "1")]
       changes += [("fsdp_min_size", "64"), ("checkpoint.every", "100"), ("optimizer", OPTIMIZER)]
+      if name == "simclr":
+        changes += [("health", "{'every': 2, 'examples': 7, 'alarm': {'action': 'stop'}}")]
       config = load_config(f"{HERE}/{file}", changes)
       workdir = pathlib.Path(folder) / name
       workdir.mkdir(parents=True, exist_ok=True)

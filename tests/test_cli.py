@@ -118,6 +118,20 @@ def test_data_commands(data, tmp_path, capsys):
   assert "50 records, 0 left out" in capsys.readouterr().out and manifest
 
 
+def test_clusters_of_a_run_order_the_next(trained, tmp_path, capsys):
+  out = tmp_path / "clusters.npz"
+  assert main(["data", "clusters", f"--workdir={trained}@4", "--clusters=5", f"--out={out}"]) == 0
+  count = len(np.load(out)["cluster"])
+  assert f"{count} records in 5 clusters of " in capsys.readouterr().out
+  preview = ["data", "preview", CONFIG, f"--out={tmp_path / 'views.png'}", f"--config.data.clusters={out}"]
+  assert main(preview) == 0
+  line = refused(capsys, *preview, "--config.data.split=all")
+  assert f"is of {count} records of npz:" in line and "expected 50 of npz:" in line
+  again = ["data", "clusters", f"--workdir={trained}", f"--out={out}"]
+  assert f"--clusters: found 1, expected 2 to {count}" in refused(capsys, *again, "--clusters=1")
+  assert "expected a .npz file" in refused(capsys, *again[:3], "--clusters=2", "--out=clusters.txt")
+
+
 def test_list(capsys):
   assert main(["list"]) == 0
   out = capsys.readouterr().out

@@ -12,6 +12,7 @@ from ssljax.commands import final
 from ssljax.commands.configs import load_config
 from ssljax.models import resnet
 from ssljax.training.config import parse, resolve_durations
+from ssljax.training.health import slice_of
 from ssljax.training.loop import start, train
 from ssljax.training.run import assemble
 
@@ -23,8 +24,9 @@ IMAGENET = 1_281_167
 def smoke(config, source):
   """Returns the config small enough for seconds: same names and structure, tiny sizes."""
   config = json.loads(json.dumps(config))
-  text, pairs = "text" in config["data"], "captions" in config["data"]
-  source = source[2 if pairs else text]
+  pairs, cloze = "captions" in config["data"], "ict" in config["data"]
+  text = "text" in config["data"]
+  source = source[2 if pairs else text or cloze]
   config["data"] |= {"source": source, "split": "train", "batch_size": 8, "threads": 1}
   if config.get("stream"):
     config["data"]["source"], config["continual"]["anneal_steps"] = None, None
@@ -34,12 +36,16 @@ def smoke(config, source):
   config["log_every"] = 1
   if pairs:
     return smoke_pairs(config)
+  if cloze:
+    return smoke_cloze(config)
   return smoke_text(config) if text else smoke_pictures(config)
 
 
 def smoke_schedule(config):
   schedule = config["optimizer"]["learning_rate"]
-  schedule |= {"warmup_steps": 1, "total_steps": 2} if "total_steps" in schedule else {}
+  if isinstance(schedule, dict):
+    schedule |= {"warmup_steps": 1, "total_steps": 2} if "total_steps" in schedule else {}
+    schedule |= {"boundaries": [1]} if "boundaries" in schedule else {}
 
 
 def smoke_pairs(config):
@@ -71,14 +77,30 @@ def small_encoder(encoder):
 def smoke_pictures(config):
   """The same for pictures: small ones, a small encoder."""
   config["data"]["image_size"] = 20
-  config["augment"]["size"] = 16
+  smoke_views(config["augment"])
   encoder = config["objective"]["encoder"]
   encoder |= small_encoder(encoder)
   for key in ("decoder_width", "decoder_depth", "decoder_heads"):
     config["objective"] |= {key: {"decoder_width": 8}.get(key, 1)} if key in config["objective"] else {}
+  heads = ("projector_hidden", "projector_width", "projector_out", "predictor_hidden", "queue")
+  config["objective"] |= {key: 16 for key in heads if config["objective"].get(key)}
+  name = config["objective"]["name"]
+  config["objective"] |= {"prototypes": 8} if "prototypes" in config["objective"] else {}
+  config["objective"] |= {"head_hidden": 8, "head_bottleneck": 4} if name in ("dino.DINO", "ibot.iBOT") else {}
+  config["objective"] |= {"words": 16, "border": 0, "window": 2} if name == "obow.OBoW" else {}
   smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
+  if config.get("health"):
+    config["health"] |= {"every": 1, "examples": 8}
   return config
+
+
+def smoke_views(augment):
+  """The same for views, and for stages of them: the first stage is the first step."""
+  views = augment.get("views", augment)
+  views |= {"size": 16} | ({"local_size": 8} if "local_size" in views else {})
+  if "stages" in augment:
+    augment["stages"] = [augment["stages"][0] | {"until": 1, "bandwidth": 8}]
 
 
 def smoke_text(config):
@@ -91,6 +113,15 @@ def smoke_text(config):
   model |= {"vocab_size": 600, "width": 16, "depth": 1, "heads": 2, "head_width": 8, "hidden": 16}
   config["evaluation"] |= {"test": "test", "batch_size": 8, "every": 1}
   config["evaluation"]["evals"]["denoising"]["max_rows"] = 8
+  return config
+
+
+def smoke_cloze(config):
+  """The same for queries and blocks: bytes, a small encoder."""
+  config["data"]["ict"] |= {"tokenizer": "bytes", "query_length": 16, "block_length": 48}
+  config["objective"]["encoder"] |= {"vocab_size": 259, "length": 48, "width": 16, "heads": 2}
+  smoke_schedule(config)
+  config["evaluation"] |= {"batch_size": 8, "every": 1}
   return config
 
 
@@ -133,13 +164,15 @@ def test_two_steps_and_evaluators(path, source, tmp_path, monkeypatch):
   run = assemble(smoke(load_config(str(path)), source), devices=jax.devices()[:1])
   text = run.job.data.text is not None
   measure = final.measure_of(run.tasks()[0])
-  state = train(run, start(run, tmp_path), tmp_path, measure=measure)
+  state = train(run, start(run, tmp_path), tmp_path, measure=measure, health=slice_of(run))
   assert int(state.step) == 2
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   denoising = run.job.evaluation.evals.get("denoising", {})
   groups = "C" if denoising.get("mixture") == "causal_lm" else "RSX"
   expected = [f"eval/{group}/bits_per_byte" for group in groups] if text else ["eval/knn", "eval/rankme"]
   expected = ["eval/i2t_r@1", "eval/t2i_chance@5"] if run.captioner else expected
+  expected = ["eval/cloze_r@10", "eval/lead_ndcg@10"] if run.job.data.ict else expected
   assert any(all(key in line for key in expected) for line in lines)
+  assert any("health/embedding_rankme" in line for line in lines) == (run.job.health is not None)
   assert all(np.isfinite(value) for line in lines for value in line.values())
   assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params))

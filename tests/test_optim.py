@@ -202,6 +202,30 @@ def test_multipliers_scale_step_and_decay_and_zero_freezes():
   np.testing.assert_allclose(moved["slow"] - params["slow"], 0.5 * (moved["fast"] - params["fast"]), atol=3e-7)
 
 
+def test_rules_give_parameters_learning_rates_of_their_own():
+  """The rate falls to 0 in four steps, but not the predictor's; both are scaled with the batch."""
+  rules = (("^predictor", 0.5), ("other", linear(peak=0.1, end=0.3, total_steps=4)))
+  rate = linear(peak=1.0, end=0.0, total_steps=4)
+  optimizer = optim.sgd(learning_rate=rate, lr_rules=rules, momentum=0.0, scale="linear", batch_size=512)
+  params, ones = (arrays(encoder=[x], predictor=[x], other=[x]) for x in (0.0, 1.0))
+  transform = optimizer.transform
+  for step, encoder, other in ((0, 2.0, 0.2), (3, 0.5, 0.5)):
+    updates, _ = transform.update(ones, transform.init(params), params, step=step)
+    close(updates, dict(encoder=[-encoder], predictor=[-1.0], other=[-other]))
+  assert float(optimizer.learning_rate(3)) == pytest.approx(0.5)
+
+
+def test_what_is_held_stands_still_and_then_moves_as_if_it_never_had():
+  params, gradients = arrays(prototypes=P, free=P), arrays(prototypes=GP, free=GP)
+  optimizer = optim.adamw(learning_rate=0.1, weight_decay=0.1, hold=(("prototypes", 2),), clip=0.1, clip_by="parameter")
+  still, _ = run(optimizer, params, gradients, steps=2)
+  np.testing.assert_array_equal(still["prototypes"], params["prototypes"])
+  assert float(jnp.abs(still["free"] - params["free"]).min()) > 0.1
+  moved, _ = run(optimizer, params, gradients, steps=3)
+  alone = run(optim.adamw(learning_rate=0.1), arrays(w=np.zeros((2, 2))), arrays(w=GP))[0]["w"]
+  close(moved["prototypes"] - params["prototypes"], alone - 0.1 * 0.1 * params["prototypes"], rtol=1e-4)
+
+
 def test_clip_by_global_and_by_parameter_norm():
   params, gradients = arrays(a=np.zeros(2), b=np.zeros(2)), arrays(a=[30.0, 40.0], b=[0.3, 0.4])
   everything, _ = run(optim.sgd(learning_rate=1.0, clip=1.0), params, gradients)
@@ -258,7 +282,10 @@ def test_ema_averages_the_new_parameters_in_float32():
     (dict(ema=1.0), r"optimizer\.ema: found 1.0"),
     (dict(scale="linear"), r"optimizer\.scale: linear needs batch_size"),
     (dict(no_decay=("tokens",)), r"optimizer\.no_decay: 'tokens' is found in no parameter"),
+    (dict(lr_rules=(("tokens", 0.1),)), r"optimizer\.lr_rules: 'tokens' is found in no parameter"),
+    (dict(lr_rules=(("w", -0.1),)), r"optimizer\.lr_rules: found -0.1"),
     (dict(lr_multipliers=(("(", 1.0),)), r"optimizer\.lr_multipliers: '\(' is no regular expression"),
+    (dict(hold=(("prototypes", 3),)), r"optimizer\.hold: 'prototypes' is found in no parameter"),
     (dict(layer_decay=0.65), r"optimizer\.layer_decay: no parameter is under encoder/blocks/"),
   ],
 )
@@ -274,7 +301,9 @@ def test_every_optimiser_is_built_from_a_config_section(name):
     learning_rate=dict(name="cosine", peak=1e-3, warmup_steps=2, total_steps=10),
     weight_decay=0.05,
     no_decay=["token"],
+    lr_rules=[["head/bias", dict(name="constant", value=0.1)]],
     lr_multipliers=[["head", 2]],
+    hold=[["head", 1]],
     layer_decay=0.75,
     clip=1,
     scale="linear",

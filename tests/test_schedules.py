@@ -100,6 +100,16 @@ def test_repeated_cosine_starts_every_cycle_anew():
   assert [again.phase(step) for step in (0, 5, 19, 20, 25)] == ["warmup", "decay", "decay", "warmup", "decay"]
 
 
+def test_a_staircase_steps_at_its_boundaries():
+  """RotNet's on CIFAR-10, an epoch a step, and one with a warm-up."""
+  rotnet = schedules.staircase(peak=0.1, factor=0.2, boundaries=(60, 120, 160))
+  np.testing.assert_allclose(
+    values(rotnet, [0, 59, 60, 119, 120, 160, 10**6]), [0.1, 0.1, 0.02, 0.02, 4e-3, 8e-4, 8e-4]
+  )
+  warm = schedules.staircase(peak=1.0, factor=0.5, boundaries=(6,), warmup_steps=4)
+  np.testing.assert_allclose(values(warm, [0, 2, 4, 5, 6]), [0, 0.5, 1, 1, 0.5])
+
+
 def test_rsqrt_equals_t5():
   found = values(schedules.rsqrt(peak=0.01, warmup_steps=10_000), [0, 9_999, 10_000, 40_000, 10**6])
   np.testing.assert_allclose(found, [0.01, 0.01, 0.01, 0.005, 0.001], rtol=1e-6)
@@ -174,6 +184,9 @@ def test_infinite_names_the_bad_key(change, key):
     (lambda: schedules.linear(peak=1.0, end=-1.0, total_steps=10), "end"),
     (lambda: schedules.repeated_cosine(peak=1.0, warmup_steps=9, cycle_steps=9), "cycle_steps"),
     (lambda: schedules.rsqrt(peak=1.0, warmup_steps=0), "warmup_steps"),
+    (lambda: schedules.staircase(peak=1.0, factor=0.1, boundaries=(4, 4)), "boundaries"),
+    (lambda: schedules.staircase(peak=1.0, factor=0.1, boundaries=(4,), warmup_steps=4), "boundaries"),
+    (lambda: schedules.staircase(peak=1.0, factor=-0.1, boundaries=(4,)), "factor"),
     (lambda: schedules.wsd(peak=1.0, warmup_steps=10, anneal_start=9, anneal_steps=1), "anneal_start"),
     (lambda: schedules.wsd(peak=1.0, warmup_steps=-1), "warmup_steps"),
   ],

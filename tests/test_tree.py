@@ -64,3 +64,16 @@ def test_fold_takes_keys_and_booleans():
 
 def test_size():
   assert tree.size(TREE) == 32
+
+
+def test_an_average_moves_by_its_share_and_without_gradient():
+  held, new = {"a": jnp.array([1.0, 2.0]), "b": jnp.array(4.0)}, {"a": jnp.array([3.0, -2.0]), "b": jnp.array(0.0)}
+  moved = tree.moved(held, new, decay=0.75)
+  np.testing.assert_allclose(moved["a"], [1.5, 1.0])
+  assert float(moved["b"]) == 3.0
+  kept, taken = (tree.moved(held, new, decay=jnp.float32(decay)) for decay in (1, 0))
+  assert jax.tree.all(jax.tree.map(jnp.array_equal, kept, held))
+  assert jax.tree.all(jax.tree.map(jnp.array_equal, taken, new))
+  total = lambda held, new: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree.moved(held, new, decay=0.5)))
+  gradients = jax.grad(total, argnums=(0, 1))(held, new)
+  assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))

@@ -19,4 +19,5 @@ def get_config():
     optimizer=dict(name="adamw", learning_rate=1e-2),
     checkpoint=dict(every=2, keep=3),
     log_every=1,
+    evaluation=dict(batch_size=8, evals=dict(retrieval=dict(name="text_retrieval.TextRetrieval", ks=(1, 5)))),
   )

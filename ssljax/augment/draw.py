@@ -52,6 +52,15 @@ def draw_view(key: Array, aspect: Array, view: View) -> Draw:
   )
 
 
+def numbers(draws: Draw) -> Array:
+  """Returns what `view_numbers.NAMES` stand for, f32[...,T]."""
+  left, top, right, bottom = jnp.moveaxis(draws.box, -1, 0)
+  brightness, contrast, saturation, hue = jnp.moveaxis(draws.jitter.factors, -1, 0)
+  blurred = jnp.where(draws.blur, draws.sigma, 0)
+  found = (left, top, right - left, bottom - top, brightness - 1, contrast - 1, saturation - 1, hue)
+  return jnp.stack([x.astype(jnp.float32) for x in (*found, draws.gray, blurred, draws.solarize)], axis=-1)
+
+
 def draw_views(keys: Array, aspect: Array, views: tuple[View, ...], *, first: int) -> Draw:
   """Returns the random numbers of V views of each picture, leaves [B,V,...], for keys key[B] and aspect f32[B].
 

@@ -70,6 +70,12 @@ RECIPES: dict[str, Recipe] = {
   "dino": Recipe(views=_DINO, local_views=(_BYOL.replace(crop=(0.05, 0.4), blur=0.5),) * 8),
   # No mirror image where there are texts: they say left and right, and what is written.
   "clip": Recipe(views=(View(crop=(0.9, 1.0), flip=0.0),), normalize="clip"),
+  # The first view is the teacher's. Small patches are cut from 60 to 100 % of the picture at 256 pixels.
+  "obow": Recipe(
+    views=(View(crop=(1.0, 1.0)), *(_MOCO.replace(crop=(0.08, 0.6)),) * 2),
+    local_views=(_MOCO.replace(crop=(0.084, 0.141), blur=0.0),) * 5,
+    filter="bilinear",
+  ),
   # The first view is the one that goes with the text.
   "slip": Recipe(views=(View(crop=(0.5, 1.0), flip=0.0), *(_SIMCLR_WEAK,) * 2), filter="bilinear"),
   "swav": Recipe(

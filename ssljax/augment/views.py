@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from ssljax import errors
-from ssljax.augment import blur, chunks, color, crop
-from ssljax.augment.draw import GLOBAL, LOCAL, Draw, draw_views
+from ssljax.augment import blur, chunks, color, crop, frequency
+from ssljax.augment.draw import GLOBAL, LOCAL, Draw, draw_views, numbers
 from ssljax.augment.normalize import STATISTICS, Statistics, denormalize, normalize
 from ssljax.augment.recipes import RECIPES, Recipe, View
 from ssljax.precision import Dtype
 from ssljax.types import Array, Batch
 
-Name = Literal["none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "clip", "slip", "swav"]
+Name = Literal[
+  "none", "mae", "ijepa", "simclr", "simclr_cifar", "moco_v2", "byol", "dino", "obow", "clip", "slip", "swav"
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,11 @@ class Views:
     strength: factor on the recipe's four jitter strengths (SimCLR's s).
     filter: the interpolation; by default the recipe's.
     normalize: the pixel statistics; by default the recipe's.
+    bandwidth: side of the full-size views that the model gets, pixels: their low frequencies alone, as in
+      `frequency.low_frequencies`; by default `size`, which leaves them as they are. Evaluation is not touched.
     dtype: operands of resampling and blur ("bfloat16": float32 sums, weights rounded to 8 bits).
+    tell: "transforms": the batch says how each full-size view was made (`transforms` f32[B,V,T], see `view_numbers`);
+      "nothing": it does not.
 
   Raises:
     UserError: a value out of range or a name that is not in the tables.
@@ -49,7 +55,9 @@ class Views:
   strength: float = 1.0
   filter: crop.Filter | None = None
   normalize: Statistics | None = None
+  bandwidth: int | None = None
   dtype: Dtype = "float32"
+  tell: Literal["nothing", "transforms"] = "nothing"
 
   def __post_init__(self) -> None:
     _check_name("recipe", self.recipe, RECIPES)
@@ -63,15 +71,22 @@ class Views:
     _check_at_least("strength", self.strength, 0)
     if self.flip is not None and not 0 <= self.flip <= 1:
       raise errors.UserError(f"augment.flip: {self.flip}, expected a probability, from 0 to 1")
+    if self.bandwidth is not None and (self.bandwidth % 2 or not 2 <= self.bandwidth <= self.size):
+      raise errors.UserError(f"augment.bandwidth: {self.bandwidth}, expected an even number up to size={self.size}")
+    if self.bandwidth is not None and not self._row.views:
+      raise errors.UserError(f"augment.bandwidth: {self.bandwidth}, expected none: recipe {self.recipe} makes no views")
     _check_scale("crop_scale", self.crop_scale)
     _check_scale("local_crop_scale", self.local_crop_scale)
+    _check_name("tell", self.tell, dict.fromkeys(("nothing", "transforms")))
+    if self.tell == "transforms" and not self._row.views:
+      raise errors.UserError(f"augment.tell: found transforms, expected nothing: recipe {self.recipe} draws no views")
     if not self._row.local_views and (self.num_local or self.local_size or self.local_crop_scale):
       with_local = ", ".join(name for name, row in RECIPES.items() if row.local_views)
       raise errors.UserError(f"augment: recipe {self.recipe} has no local views (recipes that have: {with_local})")
 
   @property
   def produces(self) -> tuple[str, ...]:
-    """The leaves this adds to the batch: ("image",), ("views",) or ("views", "local_views")."""
+    """The pictures this adds to the batch: ("image",), ("views",) or ("views", "local_views")."""
     if len(self._row.views) < 2:
       return ("image",)
     return ("views", "local_views") if self._local_views else ("views",)
@@ -80,7 +95,7 @@ class Views:
     """Returns the batch with its canvas uint8[B,S,S,3] replaced by what `produces` names.
 
     One view is `image` f32[B,s,s,3], several are `views` f32[B,V,s,s,3], small ones `local_views`
-    f32[B,Vl,s2,s2,3]; all normalised. Every other leaf passes through.
+    f32[B,Vl,s2,s2,3]; all normalised; s is the bandwidth. `tell` adds `transforms`. Every other leaf passes through.
 
     Args:
       keys: key[B], one per example: an example's key alone decides its views, not its place in the batch.
@@ -88,10 +103,14 @@ class Views:
     """
     if not self._row.views:
       return self.evaluate(batch)
-    views = self._make(keys, batch, self._views, first=GLOBAL, size=self.size)
+    draws = draw_views(keys, batch["aspect"], self._views, first=GLOBAL)
+    views = self._make(batch["image"], draws, self._views, size=self.size, bandwidth=self.bandwidth)
     result = _without_canvas(batch) | ({"image": views[:, 0]} if len(self._views) == 1 else {"views": views})
+    if self.tell == "transforms":
+      result["transforms"] = numbers(draws)
     if self._local_views:
-      result["local_views"] = self._make(keys, batch, self._local_views, first=LOCAL, size=self._local_size)
+      draws = draw_views(keys, batch["aspect"], self._local_views, first=LOCAL)
+      result["local_views"] = self._make(batch["image"], draws, self._local_views, size=self._local_size)
     return result
 
   def evaluate(self, batch: Batch) -> dict[str, Array]:
@@ -144,16 +163,20 @@ class Views:
     flip = lambda view: view.flip if self.flip is None else self.flip
     return tuple(view.replace(crop=tuple(scale or view.crop), flip=flip(view), jitter=jitter(view)) for view in views)
 
-  def _make(self, keys: Array, batch: Batch, views: tuple[View, ...], *, first: int, size: int) -> Array:
-    draws = draw_views(keys, batch["aspect"], views, first=first)
+  def _make(
+    self, images: Array, draws: Draw, views: tuple[View, ...], *, size: int, bandwidth: int | None = None
+  ) -> Array:
+    side = bandwidth or size
 
     def render(images: Array, draws: Draw) -> Array:
       rows = crop.resample(images, draws.box, size=size, filter=self._filter, dtype=self.dtype)
       each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (_to_unit(rows), draws))
       rows = _paint(*each, views=views, dtype=self.dtype)
-      return self._finish(rows).reshape(len(images), len(views), size, size, 3)
+      if side < size:
+        rows = frequency.low_frequencies(rows, size=side, dtype=self.dtype)
+      return self._finish(rows).reshape(len(images), len(views), side, side, 3)
 
-    return chunks.map_chunks(render, batch["image"], draws, example_bytes=len(views) * size * size * 3 * 4)
+    return chunks.map_chunks(render, images, draws, example_bytes=len(views) * size * size * 3 * 4)
 
   def _finish(self, rows: Array) -> Array:
     return normalize(jnp.swapaxes(rows, -1, -2), self._statistics)

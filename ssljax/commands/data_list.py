@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 from rich.table import Column, Table
 
-from ssljax.data import embedded, python_source
+from ssljax.data import embedded, embedded_texts
 
 _KINDS = (
   ("embedded:NAME", "a set of the table above"),
@@ -23,9 +23,10 @@ def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax data list`."""
   del options
   table = Table(Column("source", no_wrap=True), "what", "items", "classes", "licence", "installed")
-  for line in (*embedded.catalogue(), *python_source.catalogue()):
+  for line in (*embedded.catalogue(), *embedded_texts.catalogue()):
     classes = "-" if line.classes is None else str(line.classes)
-    table.add_row(f"embedded:{line.name}", line.kind, f"{line.items:,}", classes, line.licence, line.installed)
+    items = "-" if line.items is None else f"{line.items:,}"
+    table.add_row(f"embedded:{line.name}", line.kind, items, classes, line.licence, line.installed)
   Console().print(table)
   for kind, text in _KINDS:
     print(f"{kind:16} {text}")

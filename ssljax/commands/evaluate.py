@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ssljax import distributed, runtime
+from ssljax import build, distributed, runtime
 from ssljax.commands import train
 from ssljax.commands import workdir as workdirs
+from ssljax.commands.configs import load_config
 from ssljax.errors import UserError, nearest
 
 
@@ -20,32 +21,44 @@ def run(options: argparse.Namespace) -> int:
   """
   folder, step = workdirs.split_step(options.workdir, "--workdir")
   config = workdirs.read_config(folder)
-  section = _chosen(config.get("evaluation"), options.evals)
+  section = _chosen(_section(options, config), options.evals)
   other = workdirs.split_step(options.merge, "--merge") if options.merge else None
   runtime.start(cpu_devices=options.cpu_devices)
   with train.together(options, same=config):
-    return _run(folder, step, section, other)
+    return _run(folder, step, section, other, named=bool(options.evals))
 
 
 def _run(
-  folder: pathlib.Path, step: int | None, section: dict[str, Any], other: tuple[pathlib.Path, int | None] | None
+  folder: pathlib.Path,
+  step: int | None,
+  section: dict[str, Any],
+  other: tuple[pathlib.Path, int | None] | None,
+  *,
+  named: bool,
 ) -> int:
   import jax
 
-  from ssljax.commands import final
+  from ssljax.commands import final, finetune
 
   assembled, step, state = restored(folder, step, section, "--workdir")
   earlier = restored(*other, section, "--merge") if other else None
   with jax.set_mesh(assembled.mesh):
-    found = {}
+    found, tuned = {}, {}
     for name, part in zip(_names(assembled), assembled.tasks(), strict=True):
       measure = final.measure_of(part)
       scores = _merged(part, state, earlier) if earlier else _scores(measure, state)
-      found |= {f"{name}/{key}" if name else key: value for key, value in scores.items()}
+      prefix = f"{name}/" if name else ""
+      found |= {prefix + key: value for key, value in scores.items()}
       if name and distributed.is_main():
         print(f"on {name}:")
       final.show(scores)
       _draw(measure, folder, state)
+      if named and finetune.asked(measure):
+        tuned |= {prefix + key: value for key, value in finetune.scores(part, measure, state).items()}
+  if tuned:
+    finetune.store(tuned, folder, step)
+  if tuned and not found:
+    return 0
   workdirs.write_json(folder / "eval" / (f"{step}_merged.json" if other else f"{step}.json"), found)
   return 0
 
@@ -69,7 +82,7 @@ def _names(assembled: Any) -> list[str]:
 
 def _merged(part: Any, state: Any, earlier: tuple[Any, int, Any]) -> dict[str, float]:
   """Returns flat scores of the features of an earlier state and of this one, side by side, on one task's pictures."""
-  from ssljax.commands import final
+  from ssljax.commands import final, finetune
   from ssljax.evaluators.class_incremental import merge
 
   job = part.job
@@ -77,6 +90,8 @@ def _merged(part: Any, state: Any, earlier: tuple[Any, int, Any]) -> dict[str, f
   before = earlier[0].tasks()[0]
   before = dataclasses.replace(before, job=dataclasses.replace(before.job, evaluation=section))
   measure = final.measure_of(part)
+  if trains := finetune.asked(measure):
+    raise UserError(f"--merge: found {', '.join(trains)}, expected evaluators of features (--evals)")
   merged = merge(_features(final.measure_of(before), earlier[2]), _features(measure, state))
   return {f"trained/{key}": value for key, value in measure.scores(merged).items()}
 
@@ -106,26 +121,47 @@ def _features(measure: Any, state: Any) -> Any:
   from ssljax.training.evaluation import Measure
 
   if not isinstance(measure, Measure):
-    raise UserError("--merge: found a text model, expected two encoders of pictures")
+    raise UserError("--merge: found a model of text, expected two encoders of pictures")
   return measure.features(state)
 
 
 def _scores(measure: Any, state: Any) -> dict[str, float]:
-  """Returns flat scores of a state: of features as "trained/NAME", of a text model by the evaluators' own names."""
+  """Returns flat scores of a state: as "trained/NAME", of a text model by the evaluators' own names."""
   from ssljax.training.evaluation import Measure
+  from ssljax.training.search_evaluation import SearchMeasure
 
   if isinstance(measure, Measure):
     return {f"trained/{key}": value for key, value in measure(state).items()}
+  if isinstance(measure, SearchMeasure):
+    return measure.baselines() | measure.beside(state, row="trained")
   return measure(state, when=("always", "once", "asked"))
 
 
+def _section(options: argparse.Namespace, config: Mapping[str, Any]) -> dict | None:
+  """Returns the section of evaluation: the run's, or that of --config."""
+  if options.config:
+    return load_config(options.config, options.overrides).get("evaluation")
+  if options.overrides:
+    raise UserError(f"--config.{options.overrides[0][0]}: expected --config=FILE before it, whose evaluation is taken")
+  return config.get("evaluation")
+
+
 def _chosen(section: dict | None, names: str | None) -> dict:
-  if not section:
-    raise UserError("eval: the run's config has no evaluation, expected a section with evals")
+  """Returns the section with the evaluators that are named; one that it lacks has its default settings."""
   if not names:
+    if not section:
+      raise UserError("eval: the run's config has no evaluation, expected a section with evals (or --evals)")
     return section
-  chosen = names.split(",")
-  for name in chosen:
-    if name not in section["evals"]:
-      raise UserError(f"--evals: nothing is called {nearest(name, section['evals'])}")
-  return {**section, "evals": {name: section["evals"][name] for name in chosen}}
+  section = {"evals": {}, **(section or {})}
+  evals = section["evals"]
+  return {**section, "evals": {name: evals.get(name) or _default(name, evals) for name in names.split(",")}}
+
+
+def _default(name: str, evals: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the section of the evaluator of this name, as `file.Class` or as its class' name in small letters."""
+  known = build.names("evaluators")
+  spell = lambda text: text.partition(".")[2].lower()
+  found = [one for one in known if name == one or name.replace("_", "") == spell(one)]
+  if len(found) != 1:
+    raise UserError(f"--evals: nothing is called {nearest(name, [*evals, *known])}")
+  return {"name": found[0]}

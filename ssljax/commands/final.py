@@ -22,27 +22,33 @@ from ssljax.training import state as states
 from ssljax.training.evaluation import Measure, parameters
 from ssljax.training.pair_evaluation import PairMeasure
 from ssljax.training.run import Run
+from ssljax.training.search_evaluation import SearchMeasure
 from ssljax.training.text_evaluation import TextMeasure
 from ssljax.types import TrainState
 from ssljax.writer import FILE, read_metrics
 
 _LOOKED_AT = 100_000  # pictures of a training set that are compared with the held-out ones at the end
 _SHOWN, _NEAREST, _RETRIEVED = 10, 8, 5  # pictures a sheet; neighbours a query; pictures a caption
+SEARCHED = {"chance": "chance", "bm25": "BM25", **{row: row for row in ("untrained", "trained")}}
+SEARCHED["trained_bm25"] = "trained + BM25"
 BASELINES = {"raw": "raw pixels", "untrained": "untrained", "trained": "trained"}
 
 
-def measure_of(run: Run) -> Measure | TextMeasure | None:
-  """Returns the evaluators of a run, of pictures or of text; None where its config has none."""
+AnyMeasure = Measure | TextMeasure | SearchMeasure
+
+
+def measure_of(run: Run) -> AnyMeasure | None:
+  """Returns the evaluators of a run, of pictures, of a text model or of a retriever; None where its config has none."""
   if run.job.evaluation is None:
     return None
+  if run.job.data.ict is not None:
+    return SearchMeasure(run)
   if run.job.data.text is not None:
     return TextMeasure(run)
   return Measure(run) if run.captioner is None else PairMeasure(run)
 
 
-def finish(
-  run: Run, state: TrainState, measure: Measure | TextMeasure | None, folder: pathlib.Path, *, begun: float
-) -> None:
+def finish(run: Run, state: TrainState, measure: AnyMeasure | None, folder: pathlib.Path, *, begun: float) -> None:
   """Writes eval/final.json, summary.json, pictures/ and report.html, and prints the table and where they are.
 
   Args:
@@ -53,10 +59,10 @@ def finish(
     begun: `time.time()` at the start of the command.
   """
   with jax.set_mesh(run.mesh):
-    if run.job.data.pictures:
-      scores = _pictures(run, state, measure, folder)
+    if measure is None or isinstance(measure, Measure):
+      scores = _pictures(run, state, measure, folder) if run.job.data.pictures else {}
     else:
-      scores = _text(run, state, measure) if measure else {}
+      scores = _search(run, state, measure) if isinstance(measure, SearchMeasure) else _text(run, state, measure)
   if not distributed.is_main():
     return
   scores |= _throughput(folder)
@@ -96,6 +102,12 @@ def _text(run: Run, state: TrainState, measure: TextMeasure) -> dict[str, float]
   return untrained | measure(state, when=("always", "once"))
 
 
+def _search(run: Run, state: TrainState, measure: SearchMeasure) -> dict[str, float]:
+  """Returns flat scores of random rankings, of BM25, of the untrained retriever and of the trained one."""
+  untrained = {f"untrained/{k}": v for k, v in measure(states.create(run.init, run.like, run.job.seed)).items()}
+  return measure.baselines() | untrained | measure.beside(state, row="trained")
+
+
 def _beside_baselines(run: Run, measure: Measure, features: Features, state: TrainState) -> dict[str, float]:
   """Returns flat scores of raw pixels, of the untrained encoder of the same seed, and of the trained one."""
   untrained = states.create(run.init, run.like, run.job.seed)
@@ -116,8 +128,12 @@ def show(scores: Mapping[str, float]) -> None:
   """Prints the scores as a table: a row a representation (or model), a column an evaluator's number (or a group)."""
   console = Console(quiet=not distributed.is_main())
   if _is_text(scores):
-    console.print(_bits(scores))
-  for table in filter(None, (_pairs(scores), _features(scores))) if not _is_text(scores) else ():
+    tables = [_bits(scores)]
+  elif any(key.startswith("chance/") for key in scores):
+    tables = _searched(scores)
+  else:
+    tables = [table for table in (_pairs(scores), _features(scores)) if table]
+  for table in tables:
     console.print(table)
   if "train/examples_per_second" in scores:
     rate, wait = scores["train/examples_per_second"], 100 * scores["train/data_wait"]
@@ -141,6 +157,21 @@ def _pairs(scores: Mapping[str, float]) -> Table | None:
     if any(f"{row}/{key}" in scores for key in columns):
       table.add_row(BASELINES[row], *(_number(scores.get(f"{row}/{key}")) for key in columns))
   return table if columns else None
+
+
+def _searched(scores: Mapping[str, float]) -> list[Table]:
+  """Returns the tables of retrieval among texts, one a task; what needs no model comes first."""
+  found = [key.partition("/")[2] for key in scores if key.startswith("chance/")]
+  tables = []
+  for task in dict.fromkeys(key.rpartition("_")[0] for key in found):
+    columns = [key for key in found if key.rpartition("_")[0] == task]
+    heads = [key.removeprefix(f"{task}_").replace("r@", "R@").replace("ndcg", "nDCG") for key in columns]
+    table = Table(f"{task}, held out", *heads)
+    for row, name in SEARCHED.items():
+      if any(key.startswith(f"{row}/") for key in scores):
+        table.add_row(name, *(_number(scores.get(f"{row}/{column}")) for column in columns))
+    tables.append(table)
+  return tables
 
 
 def _features(scores: Mapping[str, float]) -> Table | None:

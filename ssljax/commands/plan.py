@@ -83,7 +83,7 @@ class _Planner:
     import jax
 
     from ssljax.planning.estimate import compile_and_estimate
-    from ssljax.training.loop import trace_step
+    from ssljax.training.programs import trace_step
 
     with jax.set_mesh(run.mesh):
       lowered = trace_step(run).lower()

@@ -24,9 +24,11 @@ from ssljax.commands import workdir as workdirs
 from ssljax.evaluators.continual import Better, better_of, summary
 from ssljax.evaluators.retrieval import chance_of
 from ssljax.training import config as config_lib
+from ssljax.training import health
 from ssljax.training import run as runs
-from ssljax.training.loop import CompiledStep, compile_step, start
+from ssljax.training.loop import start
 from ssljax.training.loop import train as train_loop
+from ssljax.training.programs import CompiledStep, compile_steps
 from ssljax.training.run import Run
 from ssljax.types import TrainState
 
@@ -72,8 +74,9 @@ class _Tasks:
   def __init__(self, assembled: Run, folder: pathlib.Path):
     self._run, self._folder = assembled, folder
     self._ends, self._tasks = config_lib.ends(assembled.job), assembled.job.stream
+    self._health = health.slice_of(assembled)
     self._measures = [final.measure_of(part) for part in assembled.tasks()] if assembled.job.evaluation else []
-    self._compiled: CompiledStep | None = None
+    self._compiled: tuple[CompiledStep, ...] = ()
     file = folder / "eval" / FILE
     self._rows: Rows = json.loads(file.read_text("utf-8"))["rows"] if file.is_file() else {}
 
@@ -97,9 +100,9 @@ class _Tasks:
 
   def _until(self, end: int, state: TrainState, text: str) -> TrainState:
     train.say(text)
-    self._compiled = self._compiled or compile_step(self._run)
+    self._compiled = self._compiled or compile_steps(self._run, begin=int(state.step))
     part = dataclasses.replace(self._run, job=dataclasses.replace(self._run.job, steps=end))
-    return train_loop(part, state, self._folder, compiled=self._compiled)
+    return train_loop(part, state, self._folder, health=self._health, compiled=self._compiled)
 
   def _missing(self, row: str) -> bool:
     return bool(self._measures) and row not in self._rows

@@ -22,6 +22,8 @@ Origin = tuple[pathlib.Path, int | None]
 def run(options: argparse.Namespace) -> int:
   """Returns the exit code of `ssljax train`."""
   config = load_config(options.config, options.overrides)
+  if options.stop_on_collapse:
+    config = _stopping(config)
   folder = workdirs.prepare(options.workdir)
   origin = _origin(options.origin)
   runtime.start(cpu_devices=options.cpu_devices)
@@ -29,6 +31,18 @@ def run(options: argparse.Namespace) -> int:
     if origin is not None:
       config = continued(config, folder, origin)
     return execute(config, folder, origin=origin, allow=options)
+
+
+def _stopping(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config with the alarm of collapse stopping the run.
+
+  Raises:
+    UserError: the config has no alarm.
+  """
+  section = config.get("health")
+  if section is None or ("alarm" in section and section["alarm"] is None):
+    raise UserError("--stop-on-collapse: the config has no alarm, expected a section health, such as health.every=50")
+  return {**config, "health": {**section, "alarm": {**section.get("alarm", {}), "action": "stop"}}}
 
 
 def together(options: argparse.Namespace, *, same: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
@@ -48,7 +62,7 @@ def together(options: argparse.Namespace, *, same: Mapping[str, Any]) -> context
 def execute(
   config: Mapping[str, Any], folder: pathlib.Path, *, origin: Origin | None, allow: argparse.Namespace
 ) -> int:
-  """Returns the exit code of training a config in a work directory: done, preempted, or diverged.
+  """Returns the exit code of training a config in a work directory: done, preempted, diverged or collapsed.
 
   Args:
     config: the recipe.
@@ -57,9 +71,10 @@ def execute(
     allow: `allow_config_change` and `allow_schedule_change`: what may differ from the run that `folder` holds.
   """
   from ssljax.commands import final, stream
+  from ssljax.training import health
   from ssljax.training import run as runs
   from ssljax.training.loop import start, train
-  from ssljax.training.watch import Diverged, Preempted
+  from ssljax.training.watch import Collapsed, Diverged, Preempted
 
   begun = time.time()
   assembled = runs.assemble(config)
@@ -70,15 +85,19 @@ def execute(
     if assembled.job.stream:
       stream.run(assembled, folder, origin=origin, allow=allow, begun=begun)
       return 0
-    measure = final.measure_of(assembled)
+    measure, held = final.measure_of(assembled), health.slice_of(assembled)
     state = start(assembled, folder, origin=origin, say=say)
     accept(folder, assembled, int(state.step), allow=allow)
-    state = train(assembled, state, folder, measure=measure)
+    state = train(assembled, state, folder, measure=measure, health=held)
   except Preempted as stopped:
     say(str(stopped))
     return PREEMPTED
   except Diverged as diverged:
     say(f"error: {diverged}")
+    return 1
+  except Collapsed as collapsed:
+    say(f"error: {collapsed}")
+    final.write_report(assembled, folder, begun=begun)
     return 1
   final.finish(assembled, state, measure, folder, begun=begun)
   return 0

@@ -51,16 +51,22 @@ class Blocks:
     store: the tokens; its own offsets are not read.
     offsets: int64[S+1], where sentences begin.
     bounds: int64[N,2], of each block the first sentence and the one behind its last.
+    documents: int64[D+1], where documents begin in the sentences.
   """
 
   store: Tokens
   offsets: np.ndarray
   bounds: np.ndarray
+  documents: np.ndarray
 
   @property
   def left_out(self) -> int:
     """Returns the number of sentences that are in no block."""
     return len(self.offsets) - 1 - int(np.diff(self.bounds).sum())
+
+  def owners(self) -> np.ndarray:
+    """Returns the document int64[N] that each block is of."""
+    return np.searchsorted(self.documents, self.bounds[:, 0], side="right") - 1
 
   def layout(
     self,

@@ -13,7 +13,7 @@ from ssljax.data.source import KINDS as PICTURE_KINDS
 from ssljax.errors import UserError, nearest
 
 KINDS = ("embedded", "text", "tfds")
-_MODULES = {"embedded": "python_source", "text": "textfiles", "tfds": "tfds_text"}
+_MODULES = {"embedded": "embedded_texts", "text": "textfiles", "tfds": "tfds_text"}
 _EXAMPLES = {"embedded": "python", "text": "GLOB", "tfds": "NAME"}
 
 
@@ -88,7 +88,7 @@ def open_documents(spec: str, *, split: str = "train") -> Documents:
   """Returns the documents of one split of a source.
 
   Args:
-    spec: "text:GLOB[,GLOB...]", "embedded:python" or "tfds:NAME".
+    spec: "text:GLOB[,GLOB...]", "embedded:python", "embedded:docstrings" or "tfds:NAME".
     split: "train", "test", "all" or a split of the source's own, with an optional slice: "train[:90%]"; see `split`.
 
   Raises:

@@ -17,11 +17,11 @@ from ssljax.errors import UserError, nearest
 
 
 class Embedded(NamedTuple):
-  """One line of the catalogue; `classes` is None for text, `packages` is pip name -> import name."""
+  """One line of the catalogue; None for `items` not counted and `classes` of text; `packages` is pip -> import name."""
 
   name: str
   kind: str
-  items: int
+  items: int | None
   classes: int | None
   licence: str
   packages: dict[str, str]
@@ -57,8 +57,8 @@ def open_all(where: str, *, image_size: int) -> Source:
     UserError: an unknown name, or a package that is not installed.
   """
   lines = {line.name: line for line in catalogue()}
-  if where == "python":
-    raise UserError(f"data source: embedded:python holds text, expected pictures: {', '.join(sorted(lines))}")
+  if where in ("python", "docstrings"):
+    raise UserError(f"data source: embedded:{where} holds text, expected pictures: {', '.join(sorted(lines))}")
   name, _, part = where.partition("-")
   parts = {"photos": part.isdecimal(), "emoji_pairs": part in DOMAINS}
   if name not in lines or (part and not parts.get(name)):

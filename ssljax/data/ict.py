@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class Passages:
     blocks: sentences and blocks.
     tokenizer: makes the ids.
     licence: of the texts.
+    trained_on: source and split its tokenizer is learnt from, where it is learnt.
     section: the key of `data` it is made by.
   """
 
@@ -65,6 +66,7 @@ class Passages:
   blocks: Blocks
   tokenizer: Tokenizer
   licence: str
+  trained_on: tuple[str, str]
 
   def __len__(self) -> int:
     return len(self.blocks.bounds)
@@ -74,13 +76,28 @@ class Passages:
     """Returns the vocabulary in words: its size, and the tokenizer's fingerprint."""
     return f"{self.tokenizer.size} ids, tokenizer {self.tokenizer.fingerprint[:16]}"
 
+  def queries(self, sentences: np.ndarray) -> np.ndarray:
+    """Returns sentences int64[n] as rows int32[n,query_length]: bos if there is one, the text, eos, padding 0."""
+    nothing = (sentences, sentences)
+    return self._layout(sentences, sentences + 1, hidden=nothing, width=self.cloze.query_length)
+
+  def rows(self, blocks: np.ndarray, *, hidden: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Returns blocks int64[n] without their sentences `hidden`, from and to, as rows int32[n,block_length] alike."""
+    first, last = self.blocks.bounds[blocks].T
+    return self._layout(first, last, hidden=hidden, width=self.cloze.block_length)
+
+  def _layout(self, *bounds: np.ndarray, **where: Any) -> np.ndarray:
+    return self.blocks.layout(*bounds, **where, first=self.tokenizer.bos, eos=self.tokenizer.eos)
+
   def stream(self, *, seed: int, batch_size: int, **hosts: int) -> "ClozeStream":
     """Returns the stream of batches."""
     return ClozeStream(passages=self, seed=seed, batch_size=batch_size, **hosts)
 
 
-def open_passages(spec: str, cloze: Cloze, *, split: str, trained_on: tuple[str, str]) -> Passages:
-  """Returns the passages of a split; arguments are those of `corpus.open_corpus`.
+def open_passages(
+  spec: str, cloze: Cloze, *, split: str, trained_on: tuple[str, str], key: str = "data.source"
+) -> Passages:
+  """Returns the passages of a split; arguments are those of `corpus.open_corpus`, and the key that errors name.
 
   Sentences longer than a query are cut into equal parts; a block is as many sentences of one document, one after the
   other, as fit. What is left alone at the end of a document is no block.
@@ -97,8 +114,8 @@ def open_passages(spec: str, cloze: Cloze, *, split: str, trained_on: tuple[str,
   )
   bounds = group(offsets, owners, most=cloze.block_length - around)
   if not len(bounds):
-    raise UserError(f"data.source: {spec} has no document of two sentences, expected some, or data.text")
-  passages = Passages(cloze, Blocks(sentences, offsets, bounds), tokenizer, documents.licence)
+    raise UserError(f"{key}: {spec} ({split}) has no document of two sentences, expected some, or data.text")
+  passages = Passages(cloze, Blocks(sentences, offsets, bounds, owners), tokenizer, documents.licence, trained_on)
   if cloze.vocabulary not in (None, passages.identity):
     raise UserError(
       f"data.ict.tokenizer: found {passages.identity}, expected {cloze.vocabulary}, as the run was started"
@@ -145,20 +162,13 @@ class ClozeStream:
 
     A row is the tokenizer's first id if it has one, the text, and its end of text.
     """
-    blocks, cloze = self.passages.blocks, self.passages.cloze
     chosen, kept = self.draw(positions)
     rows = shuffled(positions, size=len(self.passages), seed=self.seed)
-    first, last = blocks.bounds[rows].T
+    first, last = self.passages.blocks.bounds[rows].T
     query = first + (chosen * (last - first)).astype(np.int64)
-    ends = {"first": self.passages.tokenizer.bos, "eos": self.passages.tokenizer.eos}
     nothing = np.where(kept, query, query + 1)  # a query that is kept hides no sentence
-    return HostBatch(
-      {
-        "query": blocks.layout(query, query + 1, hidden=(query, query), width=cloze.query_length, **ends),
-        "block": blocks.layout(first, last, hidden=(query, nothing), width=cloze.block_length, **ends),
-      },
-      (),
-    )
+    queries, blocks = self.passages.queries(query), self.passages.rows(rows, hidden=(query, nothing))
+    return HostBatch({"query": queries, "block": blocks}, ())
 
   def draw(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (which part of its block the query is from, f64[n] in [0, 1); whether the block keeps it, bool[n])."""

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ssljax.data.captions import Captioner
+from ssljax.data.clusters import Clusters
 from ssljax.data.permutation import shuffled
 from ssljax.data.source import Source
 from ssljax.errors import UserError
@@ -60,6 +61,7 @@ class Stream:
     num_hosts: how many hosts read.
     shuffle: "epoch" permutes all the records anew in each epoch; "none" keeps the source's order.
     captioner: makes `text` (or `texts`) of the source's captions; None: pictures alone.
+    clusters: spread evenly over each epoch, so that neighbours are of different ones; None: no clusters.
   """
 
   source: Source
@@ -70,6 +72,7 @@ class Stream:
   num_hosts: int = 1
   shuffle: Literal["epoch", "none"] = "epoch"
   captioner: Captioner | None = None
+  clusters: Clusters | None = None
 
   def __post_init__(self):
     check(self.batch_size, self.host, self.num_hosts)
@@ -107,6 +110,8 @@ class Stream:
     """Returns the source rows int64[n] at positions int64[n] of the endless permutation."""
     if self.shuffle == "none":
       return positions % len(self.source)
+    if self.clusters is not None:
+      return self.clusters.rows(positions, seed=self.seed)
     return shuffled(positions, size=len(self.source), seed=self.seed)
 
   def _read(self, rows: np.ndarray) -> "_Read":

@@ -6,9 +6,6 @@ import sysconfig
 from pathlib import Path
 
 from ssljax.data.documents import Documents, decode
-from ssljax.data.embedded import Embedded
-from ssljax.data.embedded import catalogue as pictures
-from ssljax.errors import UserError, nearest
 
 # What is not installed everywhere, and encodings/: a hundred tables of characters, a sixth of all bytes.
 LEFT_OUT = frozenset(
@@ -16,22 +13,9 @@ LEFT_OUT = frozenset(
 )
 
 
-def open_all(where: str) -> "PythonSource":
-  """Returns the standard library's source files; `where` is "python", the only embedded text.
-
-  Raises:
-    UserError: another name, or an interpreter without source files.
-  """
-  if where.partition("-")[0] in {line.name for line in pictures()}:
-    raise UserError(f"data source: embedded:{where} holds pictures, expected text: embedded:python")
-  if where != "python":
-    raise UserError(f"data source: embedded: unknown text {nearest(where, ['python'])}")
+def open_standard_library() -> "PythonSource":
+  """Returns the standard library's source files."""
   return PythonSource(Path(sysconfig.get_paths()["stdlib"]))
-
-
-def catalogue() -> tuple[Embedded, ...]:
-  """Returns the embedded texts, a line each, as `embedded.catalogue` does the pictures."""
-  return (Embedded("python", "source files (text)", len(open_all("python")), None, PythonSource.licence, {}),)
 
 
 class PythonSource(Documents):
@@ -46,7 +30,7 @@ class PythonSource(Documents):
   def __init__(self, root: Path):
     self.root, self.paths = root, []
     seen, whole = set(), hashlib.blake2b(digest_size=16)
-    for path in sorted(_files(root)):
+    for path in sorted(source_files(root)):
       data = (root / path).read_bytes()
       digest = hashlib.blake2b(data, digest_size=16).digest()
       if not data.strip():
@@ -74,10 +58,11 @@ class PythonSource(Documents):
     return self.paths[row].partition("/")[0]
 
 
-def _files(root: Path) -> list[str]:
+def source_files(root: Path, *, left_out: frozenset[str] = LEFT_OUT) -> list[str]:
+  """Returns the files *.py below a folder, as paths from there, without those in folders of the names `left_out`."""
   found = []
   for folder, subfolders, files in os.walk(root):
-    subfolders[:] = [name for name in subfolders if name not in LEFT_OUT]
+    subfolders[:] = [name for name in subfolders if name not in left_out]
     below = Path(folder).relative_to(root)
     found += [(below / name).as_posix() for name in files if name.endswith(".py")]
   return found

@@ -17,6 +17,7 @@ _BETTER: tuple[tuple[str, Better], ...] = (
   (r"/bits_per_byte$", "lower"),
   (r"^(i2t|t2i)_r@[0-9]+$", "higher"),
   (r"^(knn|linear_probe|sgd_probe|nearest_mean|simple_cil|teen)$", "higher"),
+  (r"^(cloze|lead|queries)_(r@1|ndcg@10)$", "higher"),
 )
 
 

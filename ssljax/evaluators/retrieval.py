@@ -9,7 +9,7 @@ import numpy as np
 from ssljax.errors import UserError
 from ssljax.evaluators.pairs import PairFeatures
 
-_CHUNK = 1024  # queries compared with all candidates at once
+_PRODUCTS = 2**24  # held at once
 
 
 def ranked(queries: np.ndarray, candidates: np.ndarray, *, k: int) -> np.ndarray:
@@ -17,10 +17,10 @@ def ranked(queries: np.ndarray, candidates: np.ndarray, *, k: int) -> np.ndarray
 
   Equal products go to the lower index.
   """
-  k = min(k, len(candidates))
+  k, chunk = min(k, len(candidates)), max(_PRODUCTS // len(candidates), 1)
   rows = []
-  for start in range(0, len(queries), _CHUNK):
-    products = queries[start : start + _CHUNK].astype(np.float64) @ candidates.T.astype(np.float64)
+  for start in range(0, len(queries), chunk):
+    products = queries[start : start + chunk].astype(np.float64) @ candidates.T.astype(np.float64)
     rows.append(np.argsort(-products, axis=1, kind="stable")[:, :k])
   return np.concatenate(rows)
 

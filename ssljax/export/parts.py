@@ -51,10 +51,10 @@ def take(objective: Objective, state: TrainState, weights: Weights) -> tuple[dic
   params = average if weights == "ema" else state.params
   found = {}
   for name, part in parts.items():
-    own = (
-      _at(state.objective_state, part.teacher) if weights == "teacher" and part.teacher else _at(params, part.params)
-    )
-    found |= _named(own, f"{name}/params/") | _named(_statistics(part, state.objective_state), f"{name}/batch_stats/")
+    taught, rest = weights == "teacher" and part.teacher is not None, state.objective_state
+    own = tree.at(rest, part.teacher) if taught else tree.at(params, part.params)
+    stats = tree.at(rest, part.teacher_state) if taught and part.teacher_state else _statistics(part, rest)
+    found |= _named(own, f"{name}/params/") | _named(stats, f"{name}/batch_stats/")
   return found, weights
 
 
@@ -75,7 +75,7 @@ def shapes(objective: Objective, like: TrainState) -> dict[str, tuple[int, ...]]
   """Returns the shapes of what `take` would give of an abstract state, by path."""
   found = {}
   for name, part in objective.parts().items():
-    own = {"params": _at(like.params, part.params), "batch_stats": _statistics(part, like.objective_state)}
+    own = {"params": tree.at(like.params, part.params), "batch_stats": _statistics(part, like.objective_state)}
     for collection, nested in own.items():
       found |= {f"{name}/{collection}/{key}": leaf.shape for key, leaf in tree.named_leaves(nested)}
   return found
@@ -96,13 +96,7 @@ def variables(arrays: Arrays, part: str) -> dict[str, Params]:
 
 def _statistics(part: Part, state: Any) -> Any:
   """Returns the batch statistics of a network."""
-  return {} if part.state is None else _at(state, part.state)
-
-
-def _at(nested: Any, path: str) -> Any:
-  for key in path.split("/") if path else ():
-    nested = nested.get(key, {})
-  return nested
+  return {} if part.state is None else tree.at(state, part.state)
 
 
 def _named(nested: Any, prefix: str) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ def moved_center(center: Array, logits: Array, *, decay: float) -> Array:
   return decay * center + (1 - decay) * jnp.mean(logits.reshape(-1, logits.shape[-1]), axis=0)
 
 
-def distillation(logits: Array, targets: Array, *, temperature: float) -> Array:
+def distillation(logits: Array, targets: Array, *, temperature: float | Array) -> Array:
   """Returns the cross entropy -sum_k p_k log softmax(logits / T)_k f32[...], in nats.
 
   Args:
@@ -36,7 +36,12 @@ def distillation(logits: Array, targets: Array, *, temperature: float) -> Array:
   return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1), axis=-1)
 
 
-def dino_loss(logits: Array, targets: Array, *, temperature: float) -> Array:
+def entropy(p: Array) -> Array:
+  """Returns the entropy -sum_k p_k log p_k f32[...] of probabilities p f32[...,K], in nats."""
+  return -jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1)
+
+
+def dino_loss(logits: Array, targets: Array, *, temperature: float | Array) -> Array:
   """Returns the mean `distillation` f32[] over all pairs of a student's view and another view that the teacher saw.
 
   Args:

@@ -62,6 +62,21 @@ class Branch:
         found = found | {output: x}
     return found, moved
 
+  def each_view(
+    self, params: Params, stats: State, views: Array, *, keys: Array | None = None
+  ) -> tuple[list[dict[str, Array]], State]:
+    """Returns what each of the views f32[B,V,H,W,C] gives in training, and the batch statistics after all of them.
+
+    One call a view, so that batch statistics are of the B images of one view, as in references that call their
+    network for each. `keys` key[B*V] are of `rng.spread`.
+    """
+    found = []
+    for view in range(views.shape[1]):
+      own = None if keys is None else as_views(keys, views.shape[1])[:, view]
+      outputs, stats = self(params, stats, sharding.constrain(views[:, view]), train=True, keys=own)
+      found.append(outputs)
+    return found, stats
+
 
 def run(module: nn.Module, params: Params, stats: State, x: Array, **keywords: Any) -> tuple[Any, State]:
   """Returns a network's output and its next batch statistics."""

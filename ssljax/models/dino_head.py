@@ -32,11 +32,16 @@ class DINOHead(nn.Module):
   layers: int = 3
   dtype: precision.Dtype = "float32"
 
+  @property
+  def mlp(self) -> MLPHead:
+    """What stands before the prototypes."""
+    options = {"norm": "none", "last_bias": "present", "activation": "gelu", "init_std": 0.02, "dtype": self.dtype}
+    return MLPHead(self.hidden, self.bottleneck, self.layers, **options, name="mlp")
+
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns f32[...,K] for x[...,D]."""
-    options = {"norm": "none", "last_bias": "present", "activation": "gelu", "init_std": 0.02, "dtype": self.dtype}
-    x = _unit(MLPHead(self.hidden, self.bottleneck, self.layers, **options, name="mlp")(x), axis=-1)
+    x = _unit(self.mlp(x), axis=-1)
     prototypes = self.param("prototypes", nn.initializers.normal(0.02), (self.bottleneck, self.prototypes))
     return precision.dot(x, _unit(prototypes, axis=0), dtype=self.dtype)
 

@@ -5,6 +5,7 @@ from typing import Literal
 from flax import linen as nn
 
 from ssljax import precision
+from ssljax.errors import UserError
 from ssljax.models.layers import BatchNorm, Dense, gelu
 from ssljax.types import Array
 
@@ -49,8 +50,14 @@ class MLPHead(nn.Module):
   dtype: precision.Dtype = "float32"
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool = False) -> Array:
-    """Returns f32[B,out] for x[B,D]; `train` normalises by the batch and moves the collection "batch_stats"."""
+  def __call__(self, x: Array, *, train: bool = False, stop: int | None = None) -> Array:
+    """Returns f32[B,out] for x[B,D].
+
+    Args:
+      x: embeddings.
+      train: normalise by the batch and move the collection "batch_stats".
+      stop: return what hidden layer `stop` gives instead, f32[B,hidden]; 1 is the first, None the output.
+    """
     init = nn.initializers.lecun_normal() if self.init_std is None else nn.initializers.normal(self.init_std)
     hidden = self.hidden or x.shape[-1]
     bias = "absent" if self.norm == "batch" else "present"
@@ -59,9 +66,25 @@ class MLPHead(nn.Module):
       if self.norm == "batch":
         x = BatchNorm(use_running_average=not train, name=f"bn{layer + 1}")(x)
       x = ACTIVATIONS[self.activation](x)
+      if layer + 1 == stop:
+        return x
     x = Dense(self.out, bias=self.last_bias, kernel_init=init, dtype=self.dtype, name=f"fc{self.layers}")(x)
     if self.last_norm == "none":
       return x
     scale, shift = LAST_NORMS[self.last_norm]
     last = BatchNorm(use_running_average=not train, use_scale=scale, use_bias=shift, name=f"bn{self.layers}")
     return last(x)
+
+
+def first_layers(head: MLPHead, *, layers: int, width: int) -> MLPHead:
+  """Returns the first layers of a head for inputs of length `width`, up to the activation behind the last of them.
+
+  Parameters and statistics are called as in the whole head.
+
+  Raises:
+    UserError: not fewer layers than the head has, or none.
+  """
+  if not 0 < layers < head.layers:
+    raise UserError(f"projector_layers: found {layers}, expected 1 to {head.layers - 1} of the projector's layers")
+  ends = ("affine", "absent") if head.norm == "batch" else ("none", "present")
+  return head.clone(layers=layers, out=head.hidden or width, last_norm=ends[0], last_bias=ends[1])

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from ssljax import precision, sharding
+from ssljax.models.batch_groups import Groups, group_moments, to_examples
 from ssljax.types import Array
 
 Initializer = nn.initializers.Initializer
@@ -49,10 +50,27 @@ class BatchNorm(nn.BatchNorm):
   """Batch normalisation over the global batch in float32; running averages keep 0.9 of the old value a step.
 
   (flax's momentum 0.9 is PyTorch's 0.1.)
+
+  Attributes:
+    groups: parts of the batch with statistics of their own; the running averages follow the groups' mean.
   """
 
   momentum: float = 0.9
   epsilon: float = 1e-5
+  groups: Groups = Groups()
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns f32[N,...,C] for x[N,...,C]."""
+    if self.groups.count == 1 or self.use_running_average:
+      return super().__call__(x)
+    mean, var = group_moments(x, self.groups)
+    for name, found in (("mean", mean), ("var", var)):
+      held = self.variable("batch_stats", name, jnp.zeros, found.shape[1:])
+      held.value = self.momentum * held.value + (1 - self.momentum) * jnp.mean(found, axis=0)
+    y = (x - to_examples(mean, self.groups, x)) * to_examples(jax.lax.rsqrt(var + self.epsilon), self.groups, x)
+    y = y * self.param("scale", self.scale_init, x.shape[-1:]) if self.use_scale else y
+    return y + self.param("bias", self.bias_init, x.shape[-1:]) if self.use_bias else y
 
 
 def gelu(x: Array) -> Array:

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from ssljax import precision, sharding
 from ssljax.errors import UserError
+from ssljax.models.batch_groups import Groups
 from ssljax.models.conv import Conv
 from ssljax.models.layers import BatchNorm
 from ssljax.types import Array
@@ -21,12 +22,13 @@ class Downsample(nn.Module):
   features: int
   stride: int
   dtype: precision.Dtype
+  groups: Groups = Groups()
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     """Returns f32[B,H/stride,W/stride,features]."""
     x = Conv(self.features, 1, self.stride, self.dtype, name="0")(x)
-    return BatchNorm(use_running_average=not train, name="1")(x)
+    return BatchNorm(use_running_average=not train, groups=self.groups, name="1")(x)
 
 
 class Residual(nn.Module):
@@ -44,6 +46,7 @@ class Residual(nn.Module):
   stride: int
   last_scale: Literal["zero", "one"]
   dtype: precision.Dtype
+  groups: Groups = Groups()
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
@@ -55,10 +58,10 @@ class Residual(nn.Module):
       last = number == len(plan)
       y = Conv(features if last else self.width, size, stride, self.dtype, name=f"conv{number}")(y)
       init = nn.initializers.zeros if last and self.last_scale == "zero" else nn.initializers.ones
-      y = BatchNorm(use_running_average=not train, scale_init=init, name=f"bn{number}")(y)
+      y = BatchNorm(use_running_average=not train, scale_init=init, groups=self.groups, name=f"bn{number}")(y)
       y = y if last else nn.relu(y)
     if x.shape != y.shape:
-      x = Downsample(features, self.stride, self.dtype, name="downsample")(x, train=train)
+      x = Downsample(features, self.stride, self.dtype, self.groups, name="downsample")(x, train=train)
     return sharding.constrain(nn.relu(x + y))
 
 
@@ -71,14 +74,15 @@ class Stage(nn.Module):
   stride: int
   last_scale: Literal["zero", "one"]
   dtype: precision.Dtype
+  groups: Groups = Groups()
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     """Returns f32[B,H/stride,W/stride,width * expansion]."""
     for block in range(self.depth):
       stride = self.stride if block == 0 else 1
-      residual = Residual(self.width, self.expansion, stride, self.last_scale, self.dtype, name=str(block))
-      x = residual(x, train=train)
+      options = (stride, self.last_scale, self.dtype, self.groups)
+      x = Residual(self.width, self.expansion, *options, name=str(block))(x, train=train)
     return x
 
 
@@ -91,8 +95,8 @@ class ResNet(nn.Module):
     stem: "imagenet" (7x7 stride 2 and a max-pool) or "cifar" (3x3 stride 1).
     last_scale: initial scale of each branch's last normalisation; "zero" makes blocks start as the identity.
     dtype: the type the operands of convolutions are rounded to.
-
-  Statistics are those of the global batch (arrays are global under jit).
+    groups: parts of the batch with statistics of their own; by default one, the global batch (arrays are global under
+      jit).
 
   Source: He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385; zero scales of Goyal et
   al., Accurate, Large Minibatch SGD, 2017, arXiv 1706.02677.
@@ -104,6 +108,7 @@ class ResNet(nn.Module):
   stem: Literal["imagenet", "cifar"] = "imagenet"
   last_scale: Literal["zero", "one"] = "zero"
   dtype: precision.Dtype = "float32"
+  groups: Groups = Groups()
 
   def __post_init__(self):
     super().__post_init__()
@@ -118,7 +123,7 @@ class ResNet(nn.Module):
   def _stem(self, x: Array, train: bool) -> Array:
     size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
     x = Conv(64 * self.width_multiplier, size, stride, self.dtype, name="conv1")(x)
-    x = nn.relu(BatchNorm(use_running_average=not train, name="bn1")(x))
+    x = nn.relu(BatchNorm(use_running_average=not train, groups=self.groups, name="bn1")(x))
     return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)]) if self.stem == "imagenet" else x
 
   @nn.compact
@@ -142,7 +147,7 @@ class ResNet(nn.Module):
     x = self._stem(images, train)
     for number, depth in enumerate(STAGES[self.depth]):
       width, stride = 64 * self.width_multiplier * 2**number, 1 if number == 0 else 2
-      stage = Stage(depth, width, EXPANSION[self.depth], stride, self.last_scale, self.dtype, name=f"layer{number + 1}")
-      x = stage(x, train=train)
+      options = (stride, self.last_scale, self.dtype, self.groups)
+      x = Stage(depth, width, EXPANSION[self.depth], *options, name=f"layer{number + 1}")(x, train=train)
     tokens = x.reshape(len(x), -1, self.features)
     return {"embedding": jnp.mean(tokens, axis=1), "tokens": tokens}

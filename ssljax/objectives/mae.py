@@ -10,7 +10,7 @@ from flax import linen as nn
 from ssljax import rng as random
 from ssljax.errors import UserError
 from ssljax.models.mae_decoder import MAEDecoder
-from ssljax.models.patches import patchify, unpatchify
+from ssljax.models.patches import grid_shape, patchify, unpatchify
 from ssljax.models.vit import ViT
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
@@ -126,9 +126,9 @@ class MAE(Objective):
     decoder = self.decoder.init(decoder_key, tokens, order)["params"]
     return {"encoder": encoder, "decoder": decoder}, {}
 
-  def masking(self, rng: Array, index: Array) -> tuple[Array, Array, Array]:
-    """Returns `random_masking` drawn from the keys of the examples at `index` uint32[B,2]."""
-    noise = jax.vmap(lambda key: jax.random.uniform(key, (self.count,)))(random.example_keys(rng, index))
+  def masking(self, rng: Array, index: Array, *, count: int | None = None) -> tuple[Array, Array, Array]:
+    """Returns `random_masking` of `count` patches (by default `self.count`) from the keys of examples uint32[B,2]."""
+    noise = jax.vmap(lambda key: jax.random.uniform(key, (count or self.count,)))(random.example_keys(rng, index))
     return random_masking(noise, ratio=self.mask_ratio)
 
   def reconstruct(
@@ -136,16 +136,17 @@ class MAE(Objective):
   ) -> Array:
     """Returns predictions f32[B,N,P] for all patches of images[B,H,W,C] from those in `keep_idx`."""
     encoded = self.encoder.apply({"params": params["encoder"]}, images, keep=keep_idx, keys=keys)
-    return self.decoder.apply({"params": params["decoder"]}, encoded["tokens"], restore_idx, cls=encoded.get("cls"))
+    decoder = self.decoder.clone(grid=grid_shape(*images.shape[1:3], patch=self.encoder.patch))
+    return decoder.apply({"params": params["decoder"]}, encoded["tokens"], restore_idx, cls=encoded.get("cls"))
 
   def loss(self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array) -> LossOutput:
     """Returns the mean squared error over hidden patches; `weight` is their number."""
     del step
     images = batch["image"]
-    keep_idx, restore_idx, mask = self.masking(rng, batch["index"])
+    target = patchify(images, patch=self.encoder.patch)
+    keep_idx, restore_idx, mask = self.masking(rng, batch["index"], count=target.shape[1])
     path_keys = random.example_keys(jax.random.fold_in(rng, 1), batch["index"])
     prediction = self.reconstruct(params, images, keep_idx, restore_idx, keys=path_keys)
-    target = patchify(images, patch=self.encoder.patch)
     if self.norm_pix:
       target = normalize_patches(target)
     loss = mae_loss(prediction, target, mask)
@@ -165,9 +166,9 @@ class MAE(Objective):
     """Returns original, masked and reconstructed images f32[N,3,H,W,C]; visible patches are pasted in."""
     del state
     images, patch = batch["image"], self.encoder.patch
-    keep_idx, restore_idx, mask = self.masking(rng, batch["index"])
-    prediction = self.reconstruct(params, images, keep_idx, restore_idx)
-    patches, hidden = patchify(images, patch=patch), mask[..., None]
+    patches = patchify(images, patch=patch)
+    keep_idx, restore_idx, mask = self.masking(rng, batch["index"], count=patches.shape[1])
+    prediction, hidden = self.reconstruct(params, images, keep_idx, restore_idx), mask[..., None]
     if self.norm_pix:
       mean, deviation = patch_statistics(patches)
       prediction = prediction * deviation + mean

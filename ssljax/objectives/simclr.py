@@ -13,7 +13,7 @@ from ssljax.losses.pairs import Pairs, check_pairs
 from ssljax.models.branch import Branch, as_images, as_views
 from ssljax.models.heads import MLPHead
 from ssljax.schedules import Schedule
-from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
+from ssljax.types import Array, Batch, LossOutput, Objective, Params, Part, State
 
 VIEWS = 0  # the use of an example's key
 
@@ -77,6 +77,10 @@ class SimCLR(Objective):
     """What both views go through."""
     return Branch(self.encoder, self.projector)
 
+  def parts(self) -> dict[str, Part]:
+    """Returns "encoder" and "projector", whose first layer the second paper fine-tunes too."""
+    return {name: Part(module, name, name) for name, module in self.branch.networks.items()}
+
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     """Returns parameters and batch statistics, each of "encoder" and "projector"."""
     count, views = batch["views"].shape[:2]
@@ -98,6 +102,13 @@ class SimCLR(Objective):
     return LossOutput(loss=loss, state=state, metrics=metrics)
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
-    """Returns "embedding" f32[B,D] and "projection" f32[B,P], with the running batch statistics."""
+    """Returns "embedding" f32[B,D], "projection" f32[B,P] and "hidden" f32[B,H], with the running batch statistics.
+
+    "hidden" is what the projector's first layer gives, from which the second paper fine-tunes; none without one.
+    """
     found, _ = self.branch(params, state, batch["image"], train=False)
-    return {name: found[name] for name in ("embedding", "projection")}
+    found = {name: found[name] for name in ("embedding", "projection")}
+    if self.projector_layers == 1:
+      return found
+    variables = {"params": params["projector"], "batch_stats": state["projector"]}
+    return found | {"hidden": self.projector.apply(variables, found["embedding"], stop=1)}

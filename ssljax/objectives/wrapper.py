@@ -38,10 +38,9 @@ class _Wrapper(Objective):
   def parts(self) -> dict[str, Part]:
     """Returns the objective's, whose state is a part of this one."""
     inside = lambda path: None if path is None else f"objective/{path}".rstrip("/")
-    return {
-      name: part._replace(state=inside(part.state), teacher=inside(part.teacher))
-      for name, part in self.objective.parts().items()
-    }
+    paths = ("state", "teacher", "teacher_state")
+    moved = lambda part: part._replace(**{key: inside(getattr(part, key)) for key in paths})
+    return {name: moved(part) for name, part in self.objective.parts().items()}
 
   def encode(self, params: Params, state: State, batch: Batch) -> dict[str, Array]:
     """Returns what the objective returns."""

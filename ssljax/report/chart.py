@@ -24,12 +24,14 @@ class Series:
     steps: f64[N], ascending.
     values: f64[N]; NaN breaks the line.
     colour: position of the run in the page.
+    marks: steps at which something happened; a line stands there.
   """
 
   name: str
   steps: np.ndarray
   values: np.ndarray
   colour: int
+  marks: Sequence[float] = ()
 
 
 def number(value: float) -> str:
@@ -93,6 +95,7 @@ def line_chart(
   parts = list(_axes(frame, style))
   parts += [_reference(frame, i, name, value) for i, (value, name) in enumerate(references)]
   parts += [part for s in curves for part in _curve(frame, s, style)]
+  parts += [_mark(frame, s, step) for s in curves for step in s.marks]
   head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" xmlns="http://www.w3.org/2000/svg">'
   return Markup(head + "".join(parts) + "</svg>")
 
@@ -174,6 +177,18 @@ def _reference(frame: _Frame, position: int, name: str, value: float) -> str:
   dashed = f'<line class="reference" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
   baseline = y - 5 if position == 0 else y + 12
   return dashed + f'<text class="halo" x="{_WIDTH - _RIGHT}" y="{baseline:.1f}" text-anchor="end">{escape(name)}</text>'
+
+
+def _mark(frame: _Frame, series: Series, step: float) -> str:
+  """Returns a line over the whole height at a step, in the run's colour."""
+  x = frame.x(step)
+  hint = f"<title>{escape(series.name)}: collapse at step {step:,.0f}</title>"
+  line = (
+    f'<line class="mark run{series.colour % COLOURS}" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+  )
+  anchor, beside = ("end", x - 5) if x > _WIDTH / 2 else ("start", x + 5)
+  text = f'<text class="halo" x="{beside:.1f}" y="{_TOP + 11}" text-anchor="{anchor}">collapse</text>'
+  return f"{line}{hint}</line>{text}"
 
 
 def _curve(frame: _Frame, series: Series, style: Style) -> Iterable[str]:

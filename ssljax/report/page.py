@@ -53,6 +53,16 @@ _CURVES = (
   _Curve("eval/linear_probe", "Linear probe accuracy", "frozen features", Style("percent")),
   _Curve("eval/feature_std", "Feature std", "0 is collapse", Style(start="zero")),
   *(
+    _Curve(f"health/{name}_{key}", f"{title}, {name}", "held out, two views", style)
+    for name in ("embedding", "projection")
+    for key, title, style in (
+      ("rankme", "RankMe", Style(start="zero")),
+      ("feature_std", "Feature std", Style(start="zero")),
+      ("alignment", "Alignment", Style(start="zero")),
+      ("uniformity", "Uniformity", Style()),
+    )
+  ),
+  *(
     _Curve(f"{group}/bits_per_byte", f"{group} bits per byte", "of the training batches", Style())
     for group in ("R", "S", "X", "C")
   ),

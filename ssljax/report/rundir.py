@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ssljax import build
 from ssljax.errors import UserError
+from ssljax.evaluators import collapse
 from ssljax.report import known
 from ssljax.report.chart import Series
 from ssljax.report.known import Known
@@ -58,12 +61,17 @@ class RunDir:
     if not any(math.isfinite(value) for _, value in rows):
       return None
     steps, values = np.array(rows, np.float64).T
-    return Series(self.name, steps, values, colour)
+    return Series(self.name, steps, values, colour, marks=tuple(self.collapses) if key.startswith("health/") else ())
 
   @property
   def last_step(self) -> int:
     """Optimiser steps at the last line of metrics."""
     return int(self.rows[-1]["step"]) if self.rows else 0
+
+  @functools.cached_property
+  def collapses(self) -> dict[int, str]:
+    """The alarms of collapse by step, as they were said."""
+    return collapse.told(self.rows, _alarm(self.config))
 
   @property
   def broken(self) -> int:
@@ -93,6 +101,16 @@ def read(directory: pathlib.Path) -> RunDir:
     pictures=_pictures(directory / "pictures"),
     known=known.read(_json(tasks_file), final, path=tasks_file),
   )
+
+
+def _alarm(config: dict[str, Any]) -> collapse.Alarm:
+  """Returns the alarm of a config, the default one where it has none that could be read."""
+  section = config.get("health")
+  alarm = section.get("alarm") if isinstance(section, dict) else None
+  try:
+    return build.construct(collapse.Alarm, alarm if isinstance(alarm, dict) else {})
+  except UserError:
+    return collapse.Alarm()
 
 
 def _staged(final: dict[str, float]) -> dict[str, float]:

@@ -11,16 +11,17 @@ from ssljax.data.captions import Captions
 from ssljax.data.corpus import Text
 from ssljax.data.ict import Cloze
 from ssljax.data.tasks import Order, Replay
-from ssljax.errors import UserError
+from ssljax.errors import UserError, nearest
+from ssljax.evaluators.collapse import Alarm
 
 Section = Mapping[str, Any]
-Action = Literal["load", "reinit", "freeze"]
-Rules = tuple[tuple[str, Action], ...]
+Rules = tuple[tuple[str, str], ...]
+ACTIONS = ("load", "load PATH", "reinit", "freeze")
 
 # Keys that may differ when a work directory is resumed: they change how a run is watched or laid out, not what it is.
 FREE = (
   r"^((steps|log_every|max_step_seconds|sharding|fsdp_min_size|data\.(workers|threads|max_corrupt))$"
-  r"|(mesh|evaluation|checkpoint|profile)\.)"
+  r"|health\.(every$|alarm)|(mesh|evaluation|checkpoint|profile)\.)"
 )
 _DURATION = re.compile(r"^[0-9.]+(e[0-9]+)?(ep|ex)$")
 
@@ -42,6 +43,8 @@ class Data:
     text: how texts become batches; none: the source holds pictures, or is read as `ict` says.
     captions: how the captions of pictures become `text` (or `texts`) of a batch; none: pictures alone.
     ict: how texts become queries and blocks of the inverse cloze task.
+    clusters: a file of `ssljax data clusters`: batches are of different clusters of the pictures (G-SimCLR); none: the
+      order is random.
     begin: written by the program: the step whose batch is the source's first, where a run was continued on other data.
   """
 
@@ -55,9 +58,12 @@ class Data:
   text: Text | None = None
   captions: Captions | None = None
   ict: Cloze | None = None
+  clusters: str | None = None
   begin: int = 0
 
   def __post_init__(self):
+    if self.clusters is not None and not self.pictures:
+      raise UserError("data.clusters: found a file, expected none for text: clusters are of pictures")
     if self.text is not None and self.ict is not None:
       raise UserError("data.ict: found a section beside data.text, expected one of them")
     if not self.pictures and self.captions is not None:
@@ -112,9 +118,9 @@ class Evaluation:
 
   Attributes:
     evals: sections of `evaluators` by any name, e.g. {"knn": {"name": "knn.KNN", "k": 20}}.
-    source: the labelled source; none: the training source.
+    source: the labelled source; none: the training source. Of queries and blocks (`data.ict`) text, or "beir:FOLDER".
     train: the split probes are fitted on.
-    test: the split they are scored on.
+    test: the split they are scored on; of BEIR's files the name of one in qrels/.
     every: steps between evaluations while training; none: only at the end.
     batch_size: examples a batch of feature extraction.
     feature: which output of `Objective.encode` is measured.
@@ -127,6 +133,27 @@ class Evaluation:
   every: int | None = None
   batch_size: int = 256
   feature: str = "embedding"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Health:
+  """What is measured without labels while a run of pictures goes on: RankMe, standard deviation, alignment, uniformity.
+
+  Attributes:
+    every: steps between measurements; a run's first state is measured too.
+    examples: pictures that are measured, evenly spread over the split; two augmented views of each.
+    source: where they come from; none: `evaluation.source`, else the training source (of a stream its first task's).
+    split: which of its splits; none: `evaluation.test`, else "test".
+    features: which outputs of `Objective.encode` are measured; those of them that the objective has.
+    alarm: when the run is said to collapse; none: never.
+  """
+
+  every: int = 50
+  examples: int = 256
+  source: str | None = None
+  split: str | None = None
+  features: tuple[str, ...] = ("embedding", "projection")
+  alarm: Alarm | None = dataclasses.field(default_factory=Alarm)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,7 +205,8 @@ class Job:
     continual: how the stream is trained.
     init: what `--from` takes from the other run: (regex, "load" | "reinit" | "freeze") over paths of the TrainState,
       the first match counts, "load" where none does. A frozen parameter is loaded and never moves; single layers of a
-      stack are frozen by their numbers, ("text/encoder/blocks/[0-5]/", "freeze").
+      stack are frozen by their numbers, ("text/encoder/blocks/[0-5]/", "freeze"). "load PATH/" takes a leaf from
+      where PATH/ stands in its path for what the regex finds: ("^params/", "load objective_state/teacher/").
     init_step: whether the step and with it the schedules go on ("continue") or begin at 0 ("restart").
     seed: decides parameters, data order, augmentations and masks.
     accumulate: microbatches a step.
@@ -188,6 +216,7 @@ class Job:
     fsdp_min_size: numbers a leaf must have to be cut over `mesh.fsdp`.
     checkpoint: when the state is saved.
     evaluation: what is measured; none: nothing.
+    health: what is measured without labels while the run goes on, and when it is said to collapse; none: nothing.
     log_every: steps between lines of metrics.jsonl.
     max_skipped: consecutive steps with a loss or gradient that is not finite before the run stops.
     max_step_seconds: seconds a step may take, with its saving and measuring, before the process prints where it
@@ -211,6 +240,7 @@ class Job:
   fsdp_min_size: int = 2**14
   checkpoint: Checkpoint = Checkpoint()
   evaluation: Evaluation | None = None
+  health: Health | None = None
   log_every: int = 20
   max_skipped: int = 10
   max_step_seconds: float | None = None
@@ -233,10 +263,13 @@ def parse(config: Section) -> Job:
     "log_every": job.log_every,
     "checkpoint.every": job.checkpoint.every,
     "checkpoint.keep": job.checkpoint.keep,
-  }
+  } | ({"health.every": job.health.every} if job.health else {})
   for key, value in positive.items():
     if value < 1:
       raise UserError(f"{key}: found {value}, expected at least 1")
+  for pattern, action in job.init:
+    if action not in ACTIONS and not action.startswith("load "):
+      raise UserError(f"init: {pattern!r} has the action {nearest(action, ACTIONS)}")
   return job
 
 

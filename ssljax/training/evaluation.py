@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ssljax import build, sharding, transforms
+from ssljax import build, distributed, sharding, transforms
 from ssljax.data.pipeline import epoch
 from ssljax.data.source import Source, open_source
 from ssljax.errors import UserError
@@ -73,8 +74,7 @@ class Measure:
 
   def _wanted(self, evaluator: Any) -> bool:
     """Returns whether an evaluator reads features of labelled pictures."""
-    del evaluator
-    return True
+    return getattr(evaluator, "reads", "features") == "features"
 
   def _extract(self, encode: Callable[[Batch], dict[str, Array]]) -> Features:
     with jax.set_mesh(self._mesh):
@@ -93,6 +93,18 @@ class Measure:
     if "label" not in source.keys and any(map(self._wanted, self.evaluators.values())):
       raise UserError(f"evaluation.source: {spec} has no labels, expected a source with labels or evaluation=None")
     return source
+
+
+def encoded_rows(
+  encode: Callable[[Array], Array], rows: np.ndarray, *, size: int, mesh: jax.sharding.Mesh
+) -> np.ndarray:
+  """Returns f32[T,D] of rows of ids int32[T,L], encoded in batches of `size`, the last one filled up with its first."""
+  place, found = sharding.batch_sharding(mesh), []
+  for start in range(0, len(rows), size):
+    part = rows[start : start + size]
+    full = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
+    found.append(distributed.to_host(encode(jax.device_put(full, place))))
+  return np.concatenate(found)[: len(rows)]
 
 
 def _flat_pixels(images: Array) -> Array:

@@ -7,6 +7,8 @@ import jax
 
 from ssljax import sharding
 from ssljax.data.captions import Captioner
+from ssljax.data.clusters import Clusters
+from ssljax.data.clusters import load as load_clusters
 from ssljax.data.corpus import Corpus, open_corpus
 from ssljax.data.ict import ClozeStream, Passages, open_passages
 from ssljax.data.pipeline import Stream
@@ -71,6 +73,15 @@ def _captioner(job: Job) -> Captioner | None:
   return Captioner(job.data.captions, learn_from=source)
 
 
+def _clusters(job: Job, data: Data, size: int) -> Clusters | None:
+  if data.clusters is None:
+    return None
+  if job.stream:
+    raise UserError(f"data.clusters: found {data.clusters}, expected none for a stream of tasks")
+  assert data.source is not None
+  return load_clusters(data.clusters, source=data.source, split=data.split, size=size)
+
+
 def task_data(job: Job) -> list[Data]:
   """Returns the data section of each task; of a job without a stream its one."""
   tasks = [dataclasses.replace(job.data, source=task.source, split=task.split) for task in job.stream]
@@ -87,7 +98,10 @@ def _open(
       raise UserError(
         f"data.captions: {data.source} has no captions, expected pictures that have: {', '.join(CAPTIONED)}"
       )
-    return source, Stream(source, seed=job.seed, batch_size=data.batch_size, captioner=captioner, **hosts)
+    clusters = _clusters(job, data, len(source))
+    return source, Stream(
+      source, seed=job.seed, batch_size=data.batch_size, captioner=captioner, clusters=clusters, **hosts
+    )
   assert job.data.source is not None
   # One vocabulary for all tasks: what is learnt is learnt from the first one's text.
   trained_on = (job.data.source, job.data.split)

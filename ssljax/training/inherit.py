@@ -1,11 +1,16 @@
 """What a run takes from another one, leaf by leaf: loaded, made anew, or loaded and frozen."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from ssljax import tree
 from ssljax.errors import UserError
 from ssljax.training import state as state_lib
+from ssljax.training.config import Rules
 from ssljax.training.run import Run
 from ssljax.transforms import layer_names
 from ssljax.types import TrainState
@@ -32,12 +37,27 @@ def inherit(run: Run, saved: Mapping[str, Any], *, place: str, say: Callable[[st
       raise UserError(f"init: {pattern!r} matches no path of the state, such as {names[1]}")
   fresh = state_lib.create(run.init, run.like, run.job.seed)
   anew = {name for name in names if tree.first_match(run.job.init, name, "load") == "reinit"}
-  _check([(name, leaf) for name, leaf in tree.named_leaves(run.like) if name not in anew], saved, place)
-  state = tree.map_named(lambda name, value: value if name in anew else saved[name], fresh)
-  left = sorted(set(saved) - (set(names) - anew))
+  origin = {name: _origin(run.job.init, name) for name in names if name not in anew}
+  wanted = [(origin[name], leaf) for name, leaf in tree.named_leaves(run.like) if name in origin]
+  _check(wanted, saved, place)
+
+  def one(name: str, value: Any, like: Any) -> Any:
+    if name in anew or origin[name] == name:
+      return value if name in anew else saved[name]
+    # A copy: what is loaded to two places must not be one buffer, for the step gives its state away.
+    return jax.device_put(jnp.copy(saved[origin[name]]), like.sharding)
+
+  state = tree.map_named(one, fresh, run.like)
+  left = sorted(set(saved) - set(origin.values()))
   made = [name for name in names if name in anew]
   say(f"from {place}: {len(names) - len(made)} leaves loaded, {_few('made anew', made)}, {_few('left behind', left)}")
   return state
+
+
+def _origin(rules: Rules, name: str) -> str:
+  """Returns where the leaf `name` lies in the other run: "load PATH" puts PATH in the place of what the regex finds."""
+  pattern, action = next((rule for rule in rules if re.search(rule[0], name)), ("", "load"))
+  return re.sub(pattern, action.removeprefix("load "), name, count=1) if action.startswith("load ") else name
 
 
 def _check(wanted: list[tuple[str, Any]], saved: Mapping[str, Any], place: str) -> None:

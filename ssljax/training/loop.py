@@ -4,7 +4,7 @@ import collections
 import contextlib
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,12 +15,13 @@ from ssljax.errors import UserError
 from ssljax.schedules import PHASES, PhaseName
 from ssljax.training import config as config_lib
 from ssljax.training import state as state_lib
+from ssljax.training.health import Slice, Watch
 from ssljax.training.inherit import inherit
 from ssljax.training.meter import Meter
+from ssljax.training.programs import CompiledStep, compile_steps, program_of
 from ssljax.training.progress import ProgressLine
 from ssljax.training.run import Run
-from ssljax.training.step import make_step
-from ssljax.training.watch import CorruptRecords, Preempted, SkippedSteps, profiler, stop_signal, time_limit
+from ssljax.training.watch import Collapsed, CorruptRecords, Preempted, SkippedSteps, profiler, stop_signal, time_limit
 from ssljax.types import Batch, TrainState
 from ssljax.writer import Silence, Writer, open_writer
 
@@ -65,7 +66,8 @@ def train(
   workdir: pathlib.Path,
   *,
   measure: Evaluate | None = None,
-  compiled: "CompiledStep | None" = None,
+  health: Slice | None = None,
+  compiled: tuple[CompiledStep, ...] = (),
 ) -> TrainState:
   """Returns the state after `run.job.steps` steps; `state` is used up.
 
@@ -74,11 +76,13 @@ def train(
     state: where to begin, from `start`.
     workdir: gets checkpoints/ and metrics.jsonl.
     measure: evaluators called every `evaluation.every` steps.
-    compiled: the step, of an earlier call of `compile_step` with the same run; None: it is compiled.
+    health: what is measured every `health.every` steps.
+    compiled: the steps, of an earlier call of `compile_steps` with the same run; none: they are compiled.
 
   Raises:
     UserError: too many corrupt records.
     Preempted: SIGTERM came; everything is saved.
+    Collapsed: it did, and `health.alarm.action` is to stop; everything is saved.
     Diverged: `max_skipped` steps in a row were not finite.
   """
   if int(state.step) >= run.job.steps:
@@ -89,8 +93,9 @@ def train(
     ProgressLine(run.job.steps) as progress,
     jax.set_mesh(run.mesh),
   ):
-    compiled = compiled or compile_step(run)
-    return _Loop(run, store, writer, progress, measure).from_state(state, workdir, compiled)
+    compiled = compiled or compile_steps(run, begin=int(state.step))
+    watch = Watch(health, workdir, writer, progress) if health else None
+    return _Loop(run, store, writer, progress, measure, watch).from_state(state, workdir, compiled)
 
 
 def _checkpoints(run: Run, workdir: pathlib.Path) -> Checkpoints:
@@ -119,39 +124,20 @@ def _continue(run: Run, origin: Origin, say: Callable[[str], None]) -> TrainStat
   return state
 
 
-class CompiledStep(NamedTuple):
-  """The compiled step of a run and its floating-point operations."""
-
-  call: Callable[[TrainState, Batch], tuple[TrainState, Batch]]
-  operations: int
-
-
-def compile_step(run: Run) -> CompiledStep:
-  """Returns the compiled step of a run."""
-  traced = trace_step(run)
-  return CompiledStep(traced.lower().compile(), flops.count_jaxpr(traced.jaxpr))
-
-
-def trace_step(run: Run) -> Any:
-  """Returns the traced step of a run, a `jax.stages.Traced`: what is lowered and compiled, for whatever devices."""
-  batch = run.stream.batch(run.job.data.begin).arrays
-  options = {"accumulate": run.job.accumulate, "frozen": run.job.init}
-  step = make_step(run.objective, run.augment, run.optimizer.transform, **options)
-  place, size = sharding.batch_sharding(run.mesh), run.job.data.batch_size
-  abstract = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=place) for k, v in batch.items()}
-  where = jax.tree.map(lambda leaf: leaf.sharding, run.like)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(run.mesh)))
-  return jitted.trace(run.like, abstract)
-
-
 class _Loop:
   """The moving parts of one stretch of training; `from_state` runs it."""
 
   def __init__(
-    self, run: Run, store: Checkpoints, writer: Writer | Silence, progress: ProgressLine, measure: Evaluate | None
+    self,
+    run: Run,
+    store: Checkpoints,
+    writer: Writer | Silence,
+    progress: ProgressLine,
+    measure: Evaluate | None,
+    watch: Watch | None,
   ):
     self._run, self._job = run, run.job
-    self._store, self._writer, self._progress, self._measure = store, writer, progress, measure
+    self._store, self._writer, self._progress, self._measure, self._watch = store, writer, progress, measure, watch
     data = run.job.data
     self._corrupt = CorruptRecords(
       source=data.source, total=run.stream.epoch_size, limit=data.max_corrupt, say=progress.warn
@@ -162,11 +148,12 @@ class _Loop:
     self._last_phase: PhaseName | None = None
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
 
-  def from_state(self, state: TrainState, workdir: pathlib.Path, compiled: CompiledStep) -> TrainState:
+  def from_state(self, state: TrainState, workdir: pathlib.Path, compiled: tuple[CompiledStep, ...]) -> TrainState:
     """Returns the state after the job's last step."""
     start, data = int(state.step), self._job.data
-    train_step, operations = compiled
     peak = flops.peak(self._run.mesh.devices.flat[0])
+    if self._watch and self._watch.begin(start, state):
+      raise Collapsed(f"collapsed by step {start}: nothing more is trained (health.alarm.action)")
     self._progress.begin(start)
     batches = self._run.stream.iterate(start, workers=data.workers, threads=data.threads)
     with (
@@ -175,22 +162,25 @@ class _Loop:
       profiler(self._job.profile, workdir / "profile") as trace,
       time_limit(self._job.max_step_seconds) as limit,
     ):
-      self._meter = Meter(examples=data.batch_size, operations=operations, peak=peak and peak * self._run.mesh.size)
+      self._meter = Meter(examples=data.batch_size, peak=peak and peak * self._run.mesh.size)
       for step in range(start + 1, self._job.steps + 1):
         limit()
         trace(step - 1)
-        with self._meter.waiting():
+        train_step, operations, _ = program_of(compiled, step - 1)
+        with self._meter.waiting(operations):
           batch = next(batches)
         self._corrupt.add(batch.skipped)
         state, metrics = train_step(state, self._to_devices(batch.arrays))
         stopping = stop(step)  # asked once: what is not saved here must not stop the run
-        self._after(step, state, metrics, stopping=stopping)
+        collapsed = self._after(step, state, metrics, stopping=stopping)
         if stopping:
           raise Preempted(f"stopped by SIGTERM at step {step}; the same command goes on from there")
+        if collapsed:
+          raise Collapsed(f"stopped at step {step} because it collapsed (health.alarm.action); the state is saved")
     return state
 
-  def _after(self, step: int, state: TrainState, metrics: Batch, *, stopping: bool) -> None:
-    """Logs, saves and evaluates as the job says."""
+  def _after(self, step: int, state: TrainState, metrics: Batch, *, stopping: bool) -> bool:
+    """Logs, saves and evaluates as the job says; returns whether the run is to stop because it collapsed."""
     job, last = self._job, step == self._job.steps
     self._pending.append((step, metrics))
     self._settle(self._ahead)
@@ -199,11 +189,13 @@ class _Loop:
     else:
       self._progress.advance(step)
     with self._meter.paused():
-      if step % job.checkpoint.every == 0 or last or stopping:
+      collapsed = bool(self._watch and self._watch.after(step, state))
+      if step % job.checkpoint.every == 0 or last or stopping or collapsed:
         self._store.save(step, state, config=self._run.config)
       every = job.evaluation.every if job.evaluation else None
-      if self._measure and every and step % every == 0 and not (last or stopping):
+      if self._measure and every and step % every == 0 and not (last or stopping or collapsed):
         self._writer.write(step, {f"eval/{key}": value for key, value in self._measure(state).items()})
+    return collapsed
 
   def _settle(self, ahead: int) -> None:
     """Waits until at most `ahead` steps are still being computed, and looks at the finished ones."""

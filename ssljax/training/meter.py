@@ -10,24 +10,24 @@ class Meter:
 
   Args:
     examples: examples a step.
-    operations: floating-point operations a step.
     peak: FLOP/s of all devices together; None where it is not known.
   """
 
-  def __init__(self, *, examples: int, operations: int, peak: float | None):
-    self._examples, self._operations, self._peak = examples, operations, peak
+  def __init__(self, *, examples: int, peak: float | None):
+    self._examples, self._peak = examples, peak
     self._restart()
 
   def _restart(self) -> None:
-    self._since, self._waited, self._steps = time.perf_counter(), 0.0, 0
+    self._since, self._waited, self._steps, self._operations = time.perf_counter(), 0.0, 0, 0
 
   @contextlib.contextmanager
-  def waiting(self) -> Iterator[None]:
-    """Counts the time inside as waiting for the data of one step."""
+  def waiting(self, operations: int) -> Iterator[None]:
+    """Counts the time inside as waiting for the data of one step, of so many floating-point operations."""
     begun = time.perf_counter()
     yield
     self._waited += time.perf_counter() - begun
     self._steps += 1
+    self._operations += operations
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -44,6 +44,6 @@ class Meter:
       "train/data_wait": min(self._waited / elapsed, 1.0),
     }
     if self._peak:
-      rates["train/mfu"] = self._operations * self._steps / elapsed / self._peak
+      rates["train/mfu"] = self._operations / elapsed / self._peak
     self._restart()
     return rates

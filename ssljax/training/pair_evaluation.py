@@ -1,17 +1,16 @@
 """What the configured evaluators say of images with texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from ssljax import distributed, sharding
 from ssljax.data.source import Source
 from ssljax.errors import UserError
 from ssljax.evaluators.features import extract
 from ssljax.evaluators.pairs import PairFeatures
-from ssljax.training.evaluation import Measure, parameters
+from ssljax.training.evaluation import Measure, encoded_rows, parameters
 from ssljax.training.run import Run
 from ssljax.types import TrainState
 
@@ -31,12 +30,9 @@ class PairMeasure(Measure):
       raise UserError("evaluation.source: found no captions, expected pictures that have some (as data.source)")
     self._encode_text = jax.jit(lambda params, state, ids: self._objective.encode(params, state, {"text": ids}))
 
-  def _wanted(self, evaluator: Any) -> bool:
-    return getattr(evaluator, "reads", "features") == "features"
-
   def more(self, state: TrainState) -> dict[str, float]:
     """Returns the numbers of the evaluators of pairs."""
-    evaluators = [evaluator for evaluator in self.evaluators.values() if not self._wanted(evaluator)]
+    evaluators = [found for found in self.evaluators.values() if getattr(found, "reads", "features") == "pairs"]
     features = self.pairs(state) if evaluators else None
     return {key: value for evaluator in evaluators for key, value in evaluator(features).items()}
 
@@ -64,12 +60,8 @@ class PairMeasure(Measure):
 
   def _texts(self, params: Any, inner: Any, texts: Sequence[str]) -> np.ndarray:
     """Returns the features f32[T,D] of texts, computed in batches of one shape."""
-    place = sharding.batch_sharding(self._mesh)
-    rows = []
-    for ids in _batches(self._captioner.encode(texts).ids, self._section.batch_size):
-      out = self._encode_text(params, inner, jax.device_put(ids, place))
-      rows.append(distributed.to_host(out["text_features"]))
-    return np.concatenate(rows)[: len(texts)]
+    encode = lambda ids: self._encode_text(params, inner, ids)["text_features"]
+    return encoded_rows(encode, self._captioner.encode(texts).ids, size=self._section.batch_size, mesh=self._mesh)
 
 
 def captions_of(source: Source, *, read: int = 256) -> tuple[list[str], np.ndarray]:
@@ -81,10 +73,3 @@ def captions_of(source: Source, *, read: int = 256) -> tuple[list[str], np.ndarr
     for row, texts in zip(rows, source.captions(rows), strict=True):
       pairs += [(int(row), numbers.setdefault(text, len(numbers))) for text in dict.fromkeys(texts)]
   return list(numbers), np.array(pairs, np.int64).reshape(-1, 2)
-
-
-def _batches(ids: np.ndarray, size: int) -> Iterator[np.ndarray]:
-  """Yields rows of ids in batches of `size`, the last one filled up with its own first row."""
-  for start in range(0, len(ids), size):
-    part = ids[start : start + size]
-    yield np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])

@@ -24,6 +24,7 @@ class ProgressLine:
 
   def __init__(self, total: int):
     self._total, self._start, self._begun, self._last = total, 0, time.monotonic(), 0.0
+    self._note = ""
     self._console = Console(stderr=True)
     self._bar: Progress | None = None
     self._shown = distributed.is_main()
@@ -63,6 +64,10 @@ class ProgressLine:
     else:
       print(text, file=sys.stderr, flush=True)
 
+  def note(self, text: str) -> None:
+    """Shows a text in every line from now on, in the place of the one before."""
+    self._note = text
+
   def begin(self, step: int) -> None:
     """Starts the clock of the time left; the run goes on from `step`."""
     self._start, self._begun = step, time.monotonic()
@@ -93,6 +98,8 @@ class ProgressLine:
     ]
     if "train/mfu" in metrics:
       shown.append(f"mfu {100 * metrics['train/mfu']:.1f}%")
+    if self._note:
+      shown.append(self._note)
     done = max(step - self._start, 1)
     left = (time.monotonic() - self._begun) / done * (self._total - step)
     return "  ".join([*shown, f"eta {_clock(left)}"])

@@ -18,6 +18,7 @@ from ssljax.data.tasks import TaskStream
 from ssljax.data.text_stream import TextStream
 from ssljax.errors import UserError
 from ssljax.training import config as config_lib
+from ssljax.training import encoding
 from ssljax.training import state as state_lib
 from ssljax.training.feed import Feed, open_feed, task_data
 from ssljax.types import Array, Batch, Objective, Params, PyTree, State, TrainState
@@ -32,7 +33,8 @@ class Run:
     job: the same, checked and typed.
     sources: the training data: one source, or one a task.
     stream: its batches as a function of (seed, step).
-    augment: device augmentation.
+    augment: device augmentation; where it changes from stage to stage, the last one's, which evaluation sees.
+    stages: (step before which it ends, device augmentation) of each stage; the last one does not end (None).
     objective: the method.
     optimizer: transformation and learning rate.
     mesh: the devices.
@@ -40,6 +42,7 @@ class Run:
     like: the abstract state with shardings.
     batch: the abstract augmented batch.
     encode: (params, objective state, host batch) -> the objective's encoding, compiled once for all evaluations.
+    encode_views: (params, objective state, key, host batch) -> {name of `health.features`: f32[B,2,D]}, of two views.
     captioner: makes rows of ids of texts, as those of the batches are; None where the run reads no captions.
   """
 
@@ -48,6 +51,7 @@ class Run:
   sources: tuple[Source | Corpus | Passages, ...]
   stream: Stream | TextStream | ClozeStream | TaskStream
   augment: Any
+  stages: tuple[tuple[int | None, Any], ...]
   objective: Objective
   optimizer: optim.Optimizer
   mesh: jax.sharding.Mesh
@@ -55,6 +59,7 @@ class Run:
   like: PyTree
   batch: Batch
   encode: Callable[[Params, State, Batch], dict[str, Array]]
+  encode_views: Callable[[Params, State, Array, Batch], dict[str, Array]]
   captioner: Captioner | None = None
 
   @property
@@ -94,10 +99,13 @@ def assemble(
   config = _remember_vocabulary(config, source, feed.captioner)
   job = config_lib.parse(config)
 
-  augment = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
+  built = Identity() if job.augment is None else build.build(job.augment, "augment", where="augment")
+  stages = getattr(built, "programs", ((None, built),))
+  augment = stages[-1][1]
   optimizer = _frozen(build.build(job.optimizer, "optim", where="optimizer", batch_size=size), job.init)
   objective = build.build(job.objective, "objectives", where="objective")
   batch = _abstract_batch(stream.batch(job.data.begin).arrays, augment, size)
+  _check_labels(job, objective, feed.sources)
   _check_objective(job, objective, batch)
   _check_vocabulary(objective, source)
   if feed.captioner is not None and hasattr(objective, "check_texts"):
@@ -108,6 +116,7 @@ def assemble(
   init = state_lib.initialiser(objective, optimizer.transform, batch)
   with jax.set_mesh(mesh):  # a model that does not fit the mesh says so here
     abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), np.uint32))
+    _check_stages(objective, abstract, stages, stream.batch(job.data.begin).arrays, size)
   like = state_lib.shardings(mesh, abstract, job.sharding, fsdp_min_size=job.fsdp_min_size)
   return Run(
     config=config,
@@ -115,13 +124,15 @@ def assemble(
     sources=feed.sources,
     stream=stream,
     augment=augment,
+    stages=stages,
     objective=objective,
     optimizer=optimizer,
     mesh=mesh,
     init=init,
     like=like,
     batch=batch,
-    encode=jax.jit(lambda params, state, host: objective.encode(params, state, augment.evaluate(host))),
+    encode=jax.jit(encoding.of_pictures(objective, augment)),
+    encode_views=jax.jit(encoding.of_views(objective, augment, names=job.health.features if job.health else ())),
     captioner=feed.captioner,
   )
 
@@ -158,6 +169,14 @@ def _check_vocabulary(objective: Objective, source: Source | Corpus | Passages) 
   )
 
 
+def _check_labels(
+  job: config_lib.Job, objective: Objective, sources: Sequence[Source | Corpus | Passages | None]
+) -> None:
+  for source, data in zip(sources, task_data(job), strict=True):
+    if isinstance(source, Source) and hasattr(objective, "check_labels"):
+      objective.check_labels(source.num_classes, source=data.source)
+
+
 def _check_sizes(job: config_lib.Job, mesh: jax.sharding.Mesh) -> None:
   size, devices = job.data.batch_size, sharding.batch_devices(mesh)
   if size % job.accumulate:
@@ -181,6 +200,21 @@ def _check_objective(job: config_lib.Job, objective: Objective, batch: Batch) ->
     raise UserError(
       f"accumulate: found {job.accumulate}, expected 1: the loss of {name} couples the examples of a batch{instead}"
     )
+
+
+def _check_stages(
+  objective: Objective, state: PyTree, stages: Sequence[tuple], arrays: Mapping[str, np.ndarray], size: int
+) -> None:
+  """Refuses a stage whose pictures the objective does not take."""
+  for number, (_, augment) in enumerate(stages[:-1]):
+    batch = _abstract_batch(arrays, augment, size)
+    loss = lambda state, batch: objective.loss(
+      state.params, state.objective_state, batch, rng=state.rng, step=state.step
+    )
+    try:
+      jax.eval_shape(loss, state, batch)
+    except UserError as error:
+      raise UserError(f"augment.stages[{number}]: {error}") from error
 
 
 def _abstract_batch(arrays: Mapping[str, np.ndarray], augment: Any, batch_size: int) -> Batch:

@@ -1,4 +1,4 @@
-"""What may go wrong while a run goes on: corrupt records, steps that are not finite, a signal, a step to profile."""
+"""What may go wrong while a run goes on: collapse, corrupt records, steps not finite, a signal, a step to profile."""
 
 import contextlib
 import faulthandler
@@ -21,6 +21,10 @@ class Preempted(Exception):
 
 class Diverged(Exception):
   """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
+class Collapsed(Exception):
+  """The representation collapsed, and the run was asked to stop where it does; the state is saved."""
 
 
 class CorruptRecords:

@@ -16,10 +16,12 @@ PUBLISHED = {
   "byol": [((0.08, 1.0), 0.5, BYOL, 0.8, 0.2, 1.0, 0), ((0.08, 1.0), 0.5, BYOL, 0.8, 0.2, 0.1, 0.2)],
   "dino": [((0.4, 1.0), 0.5, BYOL, 0.8, 0.2, 1.0, 0), ((0.4, 1.0), 0.5, BYOL, 0.8, 0.2, 0.1, 0.2)],
   "clip": [((0.9, 1.0), 0.0, NO, 0, 0, 0, 0)],
+  "obow": [((1.0, 1.0), 0.5, NO, 0, 0, 0, 0), *[((0.08, 0.6), 0.5, MIDDLE, 0.8, 0.2, 0.5, 0)] * 2],
   "slip": [((0.5, 1.0), 0.0, NO, 0, 0, 0, 0), *[((0.08, 1.0), 0.5, MIDDLE, 0.8, 0.2, 0.5, 0)] * 2],
   "swav": [((0.14, 1.0), 0.5, STRONG, 0.8, 0.2, 0.5, 0)] * 2,
 }
 PUBLISHED_LOCAL = {
+  "obow": [((0.084, 0.141), 0.5, MIDDLE, 0.8, 0.2, 0, 0)] * 5,
   "dino": [((0.05, 0.4), 0.5, BYOL, 0.8, 0.2, 0.5, 0)] * 8,
   "swav": [((0.05, 0.14), 0.5, STRONG, 0.8, 0.2, 0.5, 0)] * 6,
 }
@@ -41,7 +43,7 @@ def test_published_numbers(name):
 
 def test_published_filters_and_statistics():
   assert {name for name, recipe in RECIPES.items() if recipe.filter == "bilinear"} == {
-    "ijepa", "moco_v2", "slip", "swav"
+    "ijepa", "moco_v2", "obow", "slip", "swav"
   }  # fmt: skip
   assert {name for name, recipe in RECIPES.items() if recipe.normalize == "none"} == {"simclr", "simclr_cifar"}
   assert {name for name, recipe in RECIPES.items() if recipe.normalize == "clip"} == {"clip"}

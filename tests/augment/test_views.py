@@ -9,6 +9,7 @@ from ssljax.augment.draw import GLOBAL, draw_views
 from ssljax.augment.recipes import RECIPES
 from ssljax.augment.views import Views
 from ssljax.errors import UserError
+from ssljax.view_numbers import NAMES
 
 BATCH, CANVAS, SIZE = 16, 24, 16
 
@@ -148,7 +149,7 @@ def test_local_views_are_three_sevenths(size, local_size):
     (dict(crop_scale=(0.5, 1.2)), ("augment.crop_scale: (0.5, 1.2)",)),
     (dict(filter="lanczos"), ("augment.filter", "bicubic")),
     (dict(normalize="imagenette"), ("did you mean imagenet?",)),
-    (dict(local_size=16), ("recipe mae has no local views", "dino, swav")),
+    (dict(local_size=16), ("recipe mae has no local views", "dino, obow, swav")),
   ],
 )
 def test_mistakes_are_named(settings, words):
@@ -156,3 +157,40 @@ def test_mistakes_are_named(settings, words):
     Views(**({"recipe": "mae", "size": 16} | settings))
   for word in words:
     assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_told_is_what_was_done_to_the_box(keys, batch):
+  """In a picture whose red grows to the right and whose green grows downwards."""
+  ramp = ((np.arange(CANVAS) + 0.5) / CANVAS * 255).astype(np.uint8)
+  picture = np.stack([*np.broadcast_arrays(ramp[None, :], ramp[:, None]), np.zeros((CANVAS, CANVAS), np.uint8)], -1)
+  views = Views(recipe="mae", size=SIZE, normalize="none", filter="bilinear", tell="transforms")
+  made = jax.jit(views)(keys, batch | {"image": np.broadcast_to(picture, (BATCH, *picture.shape))})
+  assert made["transforms"].shape == (BATCH, 1, len(NAMES))
+  left, top, width, height = np.asarray(made["transforms"])[:, 0, :4].T
+  np.testing.assert_allclose(made["image"][..., 0].mean((1, 2)), left + width / 2, atol=0.02)
+  np.testing.assert_allclose(made["image"][..., 1].mean((1, 2)), top + height / 2, atol=0.02)
+  step = np.asarray(made["image"][:, SIZE // 2, 1:, 0] - made["image"][:, SIZE // 2, :-1, 0]).mean(1)
+  np.testing.assert_allclose(step * SIZE, width, atol=0.1)
+  assert (width < 0).any() and (width > 0).any()
+  assert not np.asarray(made["transforms"])[..., 4:].any()
+
+
+def test_what_is_told_is_what_was_done_to_the_colours(keys, batch):
+  views = Views(recipe="byol", size=SIZE, crop_scale=(1.0, 1.0), tell="transforms", normalize="none")
+  made = jax.jit(views)(keys, batch)
+  told = dict(zip(NAMES, np.moveaxis(np.asarray(made["transforms"]), -1, 0), strict=True))
+  spread = np.ptp(np.asarray(made["views"]), axis=-1).max((2, 3))
+  np.testing.assert_array_equal(told["gray"] == 1, spread < 1e-6)
+  draws = draw_views(keys, batch["aspect"], RECIPES["byol"].views, first=GLOBAL)
+  np.testing.assert_allclose(told["hue"], draws.jitter.factors[..., 3], atol=1e-6)
+  np.testing.assert_allclose(told["saturation"], draws.jitter.factors[..., 2] - 1, atol=1e-6)
+  np.testing.assert_allclose(told["blur"], np.where(draws.blur, draws.sigma, 0), rtol=1e-6)
+  np.testing.assert_array_equal(told["solarize"], draws.solarize)
+  assert (told["blur"][:, 0] > 0).all() and (told["blur"][:, 1] == 0).any() and (told["gray"] == 1).any()
+
+
+def test_nothing_can_be_told_of_no_draw():
+  with pytest.raises(UserError, match=r"augment\.tell: found transforms, expected nothing: recipe none draws no views"):
+    Views(recipe="none", size=SIZE, tell="transforms")
+  with pytest.raises(UserError, match=r"augment\.tell: transform \(did you mean transforms\?"):
+    Views(recipe="mae", size=SIZE, tell="transform")

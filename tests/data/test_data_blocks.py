@@ -40,7 +40,7 @@ def test_parts_of_a_long_sentence_are_alike():
 
 def make(bounds):
   store = types.SimpleNamespace(tokens=np.arange(10, 30, dtype=np.uint16))
-  return Blocks(store, np.array([0, 2, 5, 6, 10]), np.array(bounds))
+  return Blocks(store, np.array([0, 2, 5, 6, 10]), np.array(bounds), np.array([0, 3, 4]))
 
 
 def test_rows_leave_out_what_is_hidden():
@@ -60,3 +60,7 @@ def test_rows_leave_out_what_is_hidden():
 def test_sentences_in_no_block_are_counted():
   assert make([(0, 2)]).left_out == 2
   assert len(group(np.array([0, 3, 5]), np.array([0, 1, 2]), most=9)) == 0  # one sentence a document
+
+
+def test_blocks_know_their_documents():
+  assert make([(0, 2), (1, 3), (3, 4)]).owners().tolist() == [0, 0, 1]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ssljax.data.documents import decode, open_documents
-from ssljax.data.python_source import PythonSource, catalogue
+from ssljax.data.embedded_texts import catalogue
+from ssljax.data.python_source import PythonSource
 from ssljax.data.source import open_source
 from ssljax.data.split import in_test
 from ssljax.errors import UserError

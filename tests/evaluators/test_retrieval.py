@@ -72,6 +72,16 @@ def test_ranked_takes_the_lower_index_of_equals():
   assert ranked(np.ones((1, 2)), np.ones((4, 2)), k=3).tolist() == [[0, 1, 2]]
 
 
+def test_ranked_in_parts_is_ranked_at_once(monkeypatch):
+  rng = np.random.default_rng(0)
+  queries, candidates = rng.normal(size=(7, 3)), rng.normal(size=(5, 3))
+  whole = ranked(queries, candidates, k=4)
+  np.testing.assert_array_equal(whole, np.argsort(-(queries @ candidates.T), axis=1)[:, :4])
+  for most in (1, 14):
+    monkeypatch.setattr("ssljax.evaluators.retrieval._PRODUCTS", most)
+    np.testing.assert_array_equal(ranked(queries, candidates, k=4), whole)
+
+
 def test_ndcg_by_hand():
   relevance = [{0: 2.0, 3: 1.0}, {5: 1.0}, {}]
   found = np.array([[3, 1, 0], [4, 3, 5], [0, 1, 2]])

@@ -14,6 +14,7 @@ from ssljax.errors import UserError
 from ssljax.export import parts
 from ssljax.models.resnet import ResNet
 from ssljax.models.vit import ViT
+from ssljax.objectives.byol import BYOL
 from ssljax.objectives.lwf import LwF
 from ssljax.objectives.simclr import SimCLR
 from ssljax.types import LossOutput, Objective, Part, TrainState
@@ -77,6 +78,35 @@ def test_what_comes_in_goes_to_the_copies_as_the_objective_says():
     found, _ = parts.take(objective, back, which)
     assert all(np.array_equal(found[name], moved[name]) for name in moved)
   np.testing.assert_array_equal(back.objective_state["centre"], 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Averaged(BYOL):
+  """BYOL whose teacher is what is used."""
+
+  def parts(self):
+    paths = {"teacher": "teacher/encoder", "teacher_state": "teacher_stats/encoder"}
+    return {name: part._replace(**paths) for name, part in super().parts().items()}
+
+
+def numbered(tree_, numbers):
+  """The tree with each leaf full of the number of the first prefix its path begins with, else of 1."""
+  number = lambda name: next((n for prefix, n in numbers.items() if name.startswith(prefix)), 1)
+  return tree.map_named(lambda name, leaf: np.full(leaf.shape, number(name), leaf.dtype), tree_)
+
+
+@pytest.mark.parametrize("prefix", ["", "objective/"])
+def test_a_teacher_leaves_with_its_own_statistics_also_inside_of_another_objective(prefix):
+  objective = Averaged(encoder=ResNet(18, stem="cifar"), projector_hidden=4, projector_out=4)
+  objective = LwF(objective=objective) if prefix else objective
+  params, inner = jax.eval_shape(lambda: objective.init(jax.random.key(0), VIEWS))
+  inner = numbered(inner, {f"{prefix}teacher/": 3, f"{prefix}teacher_stats/": 4, f"{prefix}stats/": 2})
+  state = TrainState(np.zeros((), np.int32), numbered(params, {}), (), inner, jax.random.key(0))
+  for weights, which, kernel, mean in (("auto", "teacher", 3, 4), ("student", "student", 1, 2)):
+    arrays, taken = parts.take(objective, state, weights)
+    assert taken == which
+    assert (arrays["encoder/params/conv1/kernel"] == kernel).all()
+    assert (arrays["encoder/batch_stats/bn1/mean"] == mean).all()
 
 
 def test_statistics_go_with_their_network_also_inside_of_another_objective():

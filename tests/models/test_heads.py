@@ -64,3 +64,17 @@ def test_gelu_and_init_std():
   z = x @ variables["params"]["fc1"]["kernel"]
   expected = jax.nn.gelu(z, approximate=False) @ variables["params"]["fc2"]["kernel"]
   np.testing.assert_allclose(head.apply(variables, x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_hidden_layer_is_what_the_next_one_reads(random_variables):
+  head = MLPHead(hidden=8, out=3, layers=3, last_norm="scale")
+  variables = random_variables(head, X)
+  p = variables["params"]
+  old = {name: {"mean": s["mean"], "var": np.square(s["var"])} for name, s in variables["batch_stats"].items()}
+  variables = {"params": p, "batch_stats": old}
+  norm = lambda x, name: (x - old[name]["mean"]) / np.sqrt(old[name]["var"] + 1e-5) * p[name]["scale"] + p[name]["bias"]
+  first = np.maximum(norm(X @ p["fc1"]["kernel"], "bn1"), 0)
+  np.testing.assert_allclose(head.apply(variables, X, stop=1), first, rtol=1e-3, atol=1e-5)
+  second = np.maximum(norm(first @ p["fc2"]["kernel"], "bn2"), 0)
+  np.testing.assert_allclose(head.apply(variables, X, stop=2), second, rtol=1e-3, atol=1e-5)
+  assert head.apply(variables, X).shape == (6, 3)

@@ -1,5 +1,6 @@
 """The masked autoencoder against published numbers and a PyTorch transcription written from the formulas."""
 
+import dataclasses
 import math
 
 import jax
@@ -238,3 +239,19 @@ def test_a_perfect_prediction_is_shown_as_the_original(params, monkeypatch):
 def test_mistakes_fail_at_construction(options, message):
   with pytest.raises(UserError, match=message):
     MAE(**{"encoder": ViT(**ENCODER), "decoder_width": 8, "decoder_heads": 2, **options})
+
+
+def test_smaller_pictures_are_as_to_a_model_made_for_them(params):
+  """What a schedule of growing pictures needs: positions, masks and decoder follow the picture, no parameter does."""
+  batch = batch_of(4)
+  small = {**batch, "image": batch["image"][:, :8, :12]}
+  made = dataclasses.replace(OBJECTIVE, encoder=OBJECTIVE.encoder.clone(image_size=8))
+  square = {**batch, "image": batch["image"][:, :8, :8]}
+  losses = jax.jit(
+    lambda p: (
+      [one.loss(p, {}, square, rng=RNG, step=0) for one in (OBJECTIVE, made)]
+      + [OBJECTIVE.loss(p, {}, small, rng=RNG, step=0)]
+    )
+  )(params)
+  assert losses[0].loss == losses[1].loss and losses[0].weight == 4 * 3
+  assert losses[2].weight == 4 * 5  # of 2 x 3 patches one is kept

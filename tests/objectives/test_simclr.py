@@ -137,6 +137,12 @@ class Convolution(nn.Module):
     return {"embedding": jnp.mean(tokens, axis=1), "tokens": tokens}
 
 
+def single():
+  """Abstract parameters, state and pictures of an objective whose projector has one layer."""
+  objective = SimCLR(encoder=VIT, projector_layers=1)
+  return *jax.eval_shape(objective.init, KEY, make_batch()), {"image": make_batch()["views"][:, 0]}
+
+
 def test_an_encoder_with_batch_statistics_moves_them_and_encodes_with_the_running_ones():
   objective = SimCLR(encoder=Convolution(), projector_out=8, projector_layers=2)
   params, state, loss = compiled(objective)
@@ -153,6 +159,10 @@ def test_an_encoder_with_batch_statistics_moves_them_and_encodes_with_the_runnin
   old, new = (encode(params, chosen, {"image": images}) for chosen in (state, after))
   assert old["embedding"].shape == (BATCH, 6) and old["projection"].shape == (BATCH, 8)
   assert float(jnp.abs(old["embedding"] - new["embedding"]).max()) > 1e-3
+  kernel, norm = params["projector"]["fc1"]["kernel"], after["projector"]["bn1"]
+  hidden = (new["embedding"] @ kernel - norm["mean"]) / np.sqrt(norm["var"] + 1e-5)  # its norm starts at scale 1
+  np.testing.assert_allclose(new["hidden"], np.maximum(hidden, 0), rtol=1e-3, atol=1e-5)
+  assert "hidden" not in jax.eval_shape(SimCLR(encoder=VIT, projector_layers=1).encode, *single())
   alone = encode(params, state, {"image": images.at[1:].set(0.0)})
   np.testing.assert_allclose(alone["projection"][0], old["projection"][0], rtol=1e-4, atol=1e-5)
 

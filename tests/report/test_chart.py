@@ -53,6 +53,14 @@ def test_ticks_are_round_and_inside(low, width, count):
   assert all(low - 1e-6 * width <= v <= high + 1e-6 * width for v in values)
 
 
+def test_a_mark_stands_at_its_step_in_the_runs_colour():
+  svg = draw(Series("<run>", np.array([0.0, 50.0, 100.0]), np.array([3.0, 2.0, 1.0]), 1, marks=(50,)))
+  (line,), (x, _) = by_class(svg, "mark"), points(by_class(svg, "curve")[0])[1]
+  assert float(line.get("x1")) == float(line.get("x2")) == pytest.approx(x) and "run1" in line.get("class")
+  assert line[0].text == "<run>: collapse at step 50"
+  assert not by_class(draw(series([1.0, 2.0])), "mark")
+
+
 def test_points_lie_where_the_values_are():
   svg = draw(series([0.0, 1.0, 0.5]), style=Style(start="zero"))
   (path,) = by_class(svg, "curve")

@@ -113,6 +113,27 @@ def test_missing_parts_are_said(tmp_path):
   assert "svg" not in Reader(text).tags
 
 
+def test_a_collapse_is_told_and_marked(tmp_path):
+  runs = [make(tmp_path / name) for name in ("falls", "stays")]
+  for run, ranks in zip(runs, ([16, 1, 1], [16, 17, 18]), strict=True):
+    rows = [
+      {
+        "step": 10 * n,
+        "health/embedding_rankme": rank,
+        "health/embedding_feature_std": 0.1,
+        "health/collapse": float(rank == 1 and n > 1),
+      }
+      for n, rank in enumerate(ranks)
+    ]
+    with (run / "metrics.jsonl").open("a") as file:
+      file.writelines(json.dumps(row) + "\n" for row in rows)
+  text = page.render(runs)
+  line = "step 20: collapse: embedding RankMe 1, 6 % of its best (16 at step 0)"
+  assert text.count('<p class="alarm">') == 1 and f"falls: {line}" in text
+  assert "RankMe, embedding" in text and text.count('<line class="mark run0"') == 2  # in the charts of its two measures
+  assert 'class="mark run1"' not in text and ": collapse: " not in page.render(runs[1:])
+
+
 def test_runs_are_overlaid(tmp_path):
   runs = [make(tmp_path / "a", final=FINAL), make(tmp_path / "b", steps=20), make(tmp_path / "c")]
   text = page.render(runs)

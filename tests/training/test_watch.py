@@ -55,17 +55,17 @@ with time_limit(0.5) as limit:
 def test_rates(monkeypatch):
   clock = [0.0]
   monkeypatch.setattr(meters.time, "perf_counter", lambda: clock[0])
-  meter = meters.Meter(examples=10, operations=50, peak=100.0)
+  meter = meters.Meter(examples=10, peak=100.0)
 
   def spend(seconds):
     clock[0] += seconds
 
   for _ in range(2):
-    with meter.waiting():
+    with meter.waiting(50):
       spend(1)
     spend(3)
   with meter.paused():
     spend(100)
   rates = meter.read()
   assert rates == {"train/examples_per_second": 2.5, "train/data_wait": 0.25, "train/mfu": 0.125}
-  assert "train/mfu" not in meters.Meter(examples=1, operations=1, peak=None).read()
+  assert "train/mfu" not in meters.Meter(examples=1, peak=None).read()

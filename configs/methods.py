@@ -1,0 +1,79 @@
+"""Joint-embedding methods side by side: one small network, the same photographs, batches and steps; docs/methods.md.
+
+  pip install -e ".[data]" && ssljax train --config=configs/methods.py:byol --workdir=runs/methods/byol
+
+Variants:  the keys of METHODS below; `python benchmarks/methods.py` trains all of them with three seeds.
+Model:     a ViT of 4 layers, 128 wide, patches of 8 pixels; views of 32 pixels, local views of 16.
+Hardware:  2 CPU cores, a minute or two a run.
+Numbers:   docs/methods.md.
+"""
+
+import ml_collections
+
+STEPS, BATCH = 300, 128
+ENCODER = dict(name="vit.ViT", variant="Ti", width=128, depth=4, heads=4, patch=8, image_size=32, pooling="mean")
+# Colour tells photographs apart, so the jitter is half of SimCLR's on CIFAR-10, and no crop below a fifth.
+VIEWS = dict(recipe="simclr_cifar", strength=0.5, crop_scale=(0.2, 1.0))
+MULTI_CROP = dict(recipe="swav", strength=0.5, crop_scale=(0.2, 1.0), num_local=4, local_size=16, normalize="none")
+ONE_VIEW = dict(recipe="mae")
+HEAD = dict(projector_hidden=256, projector_out=64)
+SCORES = dict(prototypes=512, head_hidden=256, head_bottleneck=64, decay=0.99)
+
+
+def get_config(method="simclr"):
+  if method not in METHODS:
+    raise ValueError(f"configs/methods.py: found {method!r}, expected one of {', '.join(METHODS)}")
+  augment, name, fields = METHODS[method]
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.steps = STEPS
+  config.data = dict(source="embedded:photos", split="train", batch_size=BATCH, image_size=64)
+  config.augment = dict(name="views.Views", size=32) | augment
+  config.objective = dict(name=name) | dict(encoder=ENCODER) | fields
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=dict(name="cosine", peak=1.5e-3, warmup_steps=STEPS // 10, total_steps=STEPS),
+    weight_decay=0.05,
+  )
+  config.checkpoint = dict(every=STEPS, keep=1)
+  config.log_every = 25
+  config.health = dict(every=25)
+  config.evaluation = dict(
+    evals=dict(
+      knn=dict(name="knn.KNN", k=20, temperature=0.07),
+      linear_probe=dict(name="linear_probe.LinearProbe"),
+      rankme=dict(name="rankme.RankMe"),
+      feature_std=dict(name="rankme.FeatureStd"),
+    ),
+  )
+  return config
+
+
+METHODS = dict(
+  simclr=(VIEWS, "simclr.SimCLR", HEAD | dict(projector_layers=2, temperature=0.2)),
+  moco_v2=(VIEWS, "moco.MoCo", dict(projector_out=64, queue=1024, temperature=0.2, decay=0.99)),
+  moco_v3=(VIEWS, "moco_v3.MoCoV3", HEAD | dict(temperature=0.2, decay=0.99)),
+  byol=(VIEWS, "byol.BYOL", HEAD | dict(decay=0.99)),
+  simsiam=(VIEWS, "simsiam.SimSiam", dict(projector_width=256, predictor_hidden=64)),
+  direct_pred=(VIEWS, "direct_pred.DirectPred", HEAD | dict(decay=0.99)),
+  direct_set=(VIEWS, "direct_pred.DirectPred", HEAD | dict(decay=0.99, predictor="direct_set")),
+  swav=(MULTI_CROP, "swav.SwAV", HEAD | dict(prototypes=256)),
+  dino=(MULTI_CROP, "dino.DINO", SCORES),
+  ibot=(MULTI_CROP, "ibot.iBOT", SCORES | dict(encoder=ENCODER | dict(mask_token="learnt"))),
+  barlow_twins=(VIEWS, "barlow_twins.BarlowTwins", dict(projector_hidden=256, projector_out=256)),
+  vicreg=(VIEWS, "vicreg.VICReg", dict(projector_hidden=256, projector_out=256)),
+  sie=(VIEWS | dict(tell="transforms"), "sie.SIE", dict(equivariant=64, projector_hidden=256, projector_out=256)),
+  rotnet=(ONE_VIEW, "rotnet.RotNet", {}),
+  multi_task=(
+    VIEWS,
+    "multi_task.MultiTask",
+    dict(
+      tasks=dict(
+        simclr=dict(name="simclr.SimCLR", projector_layers=2, temperature=0.2, **HEAD),
+        vicreg=dict(name="vicreg.VICReg", projector_hidden=256, projector_out=256),
+      ),
+      weights=dict(vicreg=0.05),
+    ),
+  ),
+  mae=(ONE_VIEW, "mae.MAE", dict(decoder_width=64, decoder_depth=2, decoder_heads=4, norm_pix=True)),
+)

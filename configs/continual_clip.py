@@ -6,7 +6,7 @@
 Ways:      sequential, replay (a quarter of each batch from a reservoir of 200 pairs), ctp (nothing kept but the model
            before), joint (all domains from the beginning).
 Data:      emoji with their names: people, the world, signs; 96, 105 and 153 held-out pairs.
-Hardware:  2 CPU cores, 65 to 97 s a run.
+Hardware:  2 CPU cores, 60 to 97 s a run.
 Numbers:   R@5 at the end, the mean of both directions and of the domains, three seeds; chance 0.044.
            sequential .117 [.103 to .135]   replay .151 [.137 to .163]
            ctp        .140 [.125 to .148]   joint  .175 [.157 to .187]

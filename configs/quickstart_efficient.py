@@ -6,7 +6,7 @@ Task:      as in quickstart_simclr.py, in as many steps.
 Schedule:  five stages of a fifth of the steps, as in the paper: views of 32, 32, 32, 40, 48 pixels (160, 160, 160, 192
            and 224 there) by the Fourier crop, the jitter's strength in proportion 1, 3, 5, 7, 9.
 Hardware:  2 CPU cores.
-Numbers:   not yet measured
+Numbers:   13.5e12 instead of 21.8e12 operations (counted); accuracy and seconds not yet measured
 """
 
 import importlib.util

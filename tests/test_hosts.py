@@ -131,30 +131,37 @@ def commands(ground, hosts, *, steps, workdir="lost"):
   return [[*train, *place, f"--process-id={index}"] if hosts > 1 else train for index in range(hosts)]
 
 
-def until(started, workdir, step):
-  """Waits until the metrics of a step are written."""
-  file, deadline = workdir / "metrics.jsonl", time.monotonic() + 200
-  while not file.exists() or len(file.read_bytes().splitlines()) < step:
+def until(started, happened):
+  """Waits until something has happened while all processes live."""
+  deadline = time.monotonic() + 200
+  while not happened():
     assert time.monotonic() < deadline and all(process.poll() is None for process in started)
     time.sleep(0.01)
 
 
+def written(workdir):
+  """How many steps have written their metrics."""
+  file = workdir / "metrics.jsonl"
+  return len(file.read_bytes().splitlines()) if file.exists() else 0
+
+
 def newest(workdir):
-  return max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+  """The step of the newest checkpoint that is whole; 0 before the first (saving goes on beside the steps)."""
+  return max((int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdecimal()), default=0)
 
 
 def test_a_run_that_was_killed_goes_on_with_any_number_of_hosts(ground):
   workdir, name = ground / "lost", socket.gethostname()
   with processes(ground, commands(ground, 2, steps=5000), ground / "killed") as started:
-    until(started, workdir, 7)
+    until(started, lambda: written(workdir) >= 7 and newest(workdir))
     started[1].kill()
     found, logs = codes(started, ground / "killed", timeout=20)
   assert found == [1, -signal.SIGKILL], "\n".join(logs)
   assert f"error: process 1 ({name}) left the run; the same command goes on from the last checkpoint" in logs[0]
 
-  kept = newest(workdir)
+  kept, before = newest(workdir), written(workdir)
   with processes(ground, commands(ground, 4, steps=5000), ground / "signalled") as started:
-    until(started, workdir, kept + 3)
+    until(started, lambda: written(workdir) > before)
     started[1].send_signal(signal.SIGTERM)  # to one: all save the same step and stop
     found, logs = codes(started, ground / "signalled")
   assert found == [75] * 4 and f"resuming at step {kept}" in logs[0], "\n".join(logs)

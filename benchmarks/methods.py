@@ -4,7 +4,7 @@
     python benchmarks/methods.py runs/methods --only=byol,dino --seeds=0
     python benchmarks/methods.py runs/methods --print             prints the table of what is there
 
-A run that was stopped goes on. Rows "raw pixels" and "untrained" are those every run measures beside itself.
+A run that was stopped goes on. The first method's runs measure raw pixels and the untrained network, too.
 """
 
 import argparse
@@ -27,16 +27,15 @@ def variants():
   return list(module.METHODS)
 
 
-def train(folder, method, seed):
-  """Trains one variant unless it is done."""
-  workdir = folder / f"{method}-{seed}"
+def train(workdir, method, *overrides):
+  """Trains one variant with some settings changed, unless it is done."""
   if (workdir / "eval" / "final.json").is_file():
     return
-  command = [sys.executable, "-m", "ssljax", "train", f"--config={CONFIG}:{method}", f"--workdir={workdir}"]
+  command = [sys.executable, "-m", "ssljax", "train", f"--config={CONFIG}:{method}", f"--workdir={workdir}", *overrides]
   workdir.parent.mkdir(parents=True, exist_ok=True)
-  print(f"{method}, seed {seed}", flush=True)
+  print(workdir.name, flush=True)
   with open(f"{workdir}.log", "a") as log:
-    code = subprocess.run([*command, f"--config.seed={seed}"], stdout=log, stderr=log, check=False).returncode
+    code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
   if code:
     print(f"  failed with exit code {code}: {workdir}.log", flush=True)
 
@@ -68,18 +67,20 @@ def main():
   parser.add_argument("--seeds", default="0,1,2")
   parser.add_argument("--print", action="store_true", help="train nothing")
   options = parser.parse_args()
-  chosen = options.only.split(",") if options.only else variants()
+  first, *_ = names = variants()
   for seed in options.seeds.split(",") if not options.print else ():
-    for method in chosen:
-      train(options.folder, method, int(seed))
+    for method in options.only.split(",") if options.only else names:
+      baselines = "on" if method == first else "off"
+      changed = [f"--config.seed={seed}", f"--config.evaluation.baselines={baselines}"]
+      train(options.folder / f"{method}-{seed}", method, *changed)
   found = read(options.folder)
   if not found:
     return
   print(f"| method | seeds | {' | '.join(COLUMNS.values())} | images/s |")
   print("|---" * (len(COLUMNS) + 3) + "|")
-  first = next(iter(found.values()))
-  print(row("raw pixels", first[:1], "raw"))
-  print(row("untrained", first, "untrained"))
+  if first in found:
+    print(row("raw pixels", found[first][:1], "raw"))
+    print(row("untrained", found[first], "untrained"))
   for method, scores in found.items():
     print(row(method, scores, "trained"))
 

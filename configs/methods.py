@@ -24,6 +24,7 @@ def get_config(method="simclr"):
   if method not in METHODS:
     raise ValueError(f"configs/methods.py: found {method!r}, expected one of {', '.join(METHODS)}")
   augment, name, fields = METHODS[method]
+  peak, rules = RATES.get(method, (1.5e-3, ()))
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.steps = STEPS
@@ -32,7 +33,8 @@ def get_config(method="simclr"):
   config.objective = dict(name=name) | dict(encoder=ENCODER) | fields
   config.optimizer = dict(
     name="adamw",
-    learning_rate=dict(name="cosine", peak=1.5e-3, warmup_steps=STEPS // 10, total_steps=STEPS),
+    learning_rate=dict(name="cosine", peak=peak, warmup_steps=STEPS // 10, total_steps=STEPS),
+    lr_rules=rules,
     weight_decay=0.05,
   )
   config.checkpoint = dict(every=STEPS, keep=1)
@@ -48,6 +50,10 @@ def get_config(method="simclr"):
   )
   return config
 
+
+# A learnt predictor has to stay ahead of the network: with one learning rate for both, these end below the untrained
+# network (SimSiam) or little above it (BYOL).
+RATES = dict(byol=(1.5e-3, (("^predictor", 0.015),)), simsiam=(5e-4, (("^predictor", 0.01),)))
 
 METHODS = dict(
   simclr=(VIEWS, "simclr.SimCLR", HEAD | dict(projector_layers=2, temperature=0.2)),

@@ -96,24 +96,31 @@ def _pictures(run: Run, state: TrainState, measure: Measure | None, folder: path
 
 def _text(run: Run, state: TrainState, measure: TextMeasure) -> dict[str, float]:
   """Returns the trained model's flat scores, those of the untrained one, and the baseline's."""
-  untrained = {
-    f"untrained/{key}": value for key, value in measure(states.create(run.init, run.like, run.job.seed)).items()
-  }
-  return untrained | measure(state, when=("always", "once"))
+  return _untrained(run, measure) | measure(state, when=("always", "once"))
 
 
 def _search(run: Run, state: TrainState, measure: SearchMeasure) -> dict[str, float]:
   """Returns flat scores of random rankings, of BM25, of the untrained retriever and of the trained one."""
-  untrained = {f"untrained/{k}": v for k, v in measure(states.create(run.init, run.like, run.job.seed)).items()}
-  return measure.baselines() | untrained | measure.beside(state, row="trained")
+  return measure.baselines() | _untrained(run, measure) | measure.beside(state, row="trained")
 
 
 def _beside_baselines(run: Run, measure: Measure, features: Features, state: TrainState) -> dict[str, float]:
   """Returns flat scores of raw pixels, of the untrained encoder of the same seed, and of the trained one."""
-  untrained = states.create(run.init, run.like, run.job.seed)
-  rows = {"raw": measure.raw(), "untrained": measure(untrained), "trained": measure.scores(features)}
-  rows["trained"] |= measure.more(state)
-  return {f"{row}/{key}": float(value) for row, scores in rows.items() for key, value in scores.items()}
+  raw = {f"raw/{key}": value for key, value in measure.raw().items()} if _wants_baselines(run) else {}
+  trained = {f"trained/{key}": value for key, value in (measure.scores(features) | measure.more(state)).items()}
+  return {key: float(value) for key, value in (raw | _untrained(run, measure) | trained).items()}
+
+
+def _untrained(run: Run, measure: AnyMeasure) -> dict[str, float]:
+  """Returns the flat scores of the untrained network of the same seed, where they are wanted."""
+  if not _wants_baselines(run):
+    return {}
+  state = states.create(run.init, run.like, run.job.seed)
+  return {f"untrained/{key}": value for key, value in measure(state).items()}
+
+
+def _wants_baselines(run: Run) -> bool:
+  return run.job.evaluation is not None and run.job.evaluation.baselines == "on"
 
 
 def _throughput(folder: pathlib.Path) -> dict[str, float]:

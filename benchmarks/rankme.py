@@ -12,8 +12,7 @@ import json
 import pathlib
 import statistics
 
-from methods import train
-from scipy import stats
+from methods import print_agreement, train
 
 BASE = "simclr"
 SETTINGS = {
@@ -49,10 +48,7 @@ def main():
   print("| setting | RankMe | linear probe | kNN |\n|---|---|---|---|")
   for name, (rank, probe, knn) in sorted(found.items(), key=lambda item: item[1]):
     print(f"| {name} | {rank:.1f} | {probe:.3f} | {knn:.3f} |")
-  ranks, *others = zip(*found.values(), strict=True)
-  for name, values in zip(("the linear probe", "kNN"), others, strict=True):
-    result = stats.spearmanr(ranks, values)
-    print(f"Spearman of RankMe and {name}: {result.statistic:.3f} (p = {result.pvalue:.2g}, {len(ranks)} settings)")
+  print_agreement(found)
 
 
 if __name__ == "__main__":

@@ -66,10 +66,24 @@ METHODS = dict(
   swav=(MULTI_CROP, "swav.SwAV", HEAD | dict(prototypes=256)),
   dino=(MULTI_CROP, "dino.DINO", SCORES),
   ibot=(MULTI_CROP, "ibot.iBOT", SCORES | dict(encoder=ENCODER | dict(mask_token="learnt"))),
+  dinov2=(
+    MULTI_CROP,
+    "ibot.iBOT",
+    SCORES
+    | dict(encoder=ENCODER | dict(mask_token="learnt"), heads="separate", centering="sinkhorn", koleo=0.1)
+    | dict(masks="stratified", mask_probability=0.5, mask_share=(0.1, 0.5), smallest_block=2),
+  ),
+  # The first view is the whole picture; a map of 4 x 4 places.
+  obow=(
+    dict(recipe="obow", strength=0.5, num_local=0),
+    "obow.OBoW",
+    dict(crops="views", words=1024, inverse_delta=10.0, kappa=5.0, border=0, window=1),
+  ),
   barlow_twins=(VIEWS, "barlow_twins.BarlowTwins", dict(projector_hidden=256, projector_out=256)),
   vicreg=(VIEWS, "vicreg.VICReg", dict(projector_hidden=256, projector_out=256)),
   sie=(VIEWS | dict(tell="transforms"), "sie.SIE", dict(equivariant=64, projector_hidden=256, projector_out=256)),
   rotnet=(ONE_VIEW, "rotnet.RotNet", {}),
+  sla=(ONE_VIEW, "sla.SLA", dict(num_classes=60)),  # reads the labels
   multi_task=(
     VIEWS,
     "multi_task.MultiTask",

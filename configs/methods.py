@@ -22,7 +22,7 @@ SCORES = dict(prototypes=512, head_hidden=256, head_bottleneck=64, decay=0.99)
 
 def get_config(method="simclr"):
   if method not in METHODS:
-    raise ValueError(f"configs/methods.py: found {method!r}, expected one of {', '.join(METHODS)}")
+    raise ValueError(f"expected one of {', '.join(METHODS)}")
   augment, name, fields = METHODS[method]
   peak, rules = RATES.get(method, (1.5e-3, ()))
   config = ml_collections.ConfigDict()

@@ -198,6 +198,11 @@ def test_coupled_examples_refuse_accumulation(tmp_path, capsys):
 
 def test_mistakes_in_the_command(tmp_path, trained, capsys):
   assert "did you mean" in refused(capsys, "train", f"--config={HERE}/tiny_confg.py", f"--workdir={tmp_path}")
+  methods, simclr = (f"--config={HERE.parent}/configs/{name}.py:simclrr" for name in ("methods", "quickstart_simclr"))
+  assert "methods.py:simclrr: expected one of simclr," in refused(capsys, "train", methods, f"--workdir={tmp_path}")
+  assert "has no variants, found 'simclrr'" in refused(capsys, "train", simclr, f"--workdir={tmp_path}")
+  byol = f"--config={HERE.parent}/configs/byol_resnet50.py:99ep"
+  assert "byol_resnet50.py:99ep: unknown variant" in refused(capsys, "train", byol, f"--workdir={tmp_path}")
   assert "--workdir" in refused(capsys, "train", CONFIG)
   assert "invalid choice" in refused(capsys, "tarin")
   assert "no folder" in refused(capsys, "train", CONFIG, f"--workdir={tmp_path}/a", "--from=/nothing")

@@ -2,9 +2,10 @@
 
 import ast
 import importlib.util
+import inspect
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ssljax.errors import UserError, nearest
@@ -18,7 +19,8 @@ def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
     overrides: ("a.b", "value") pairs; values are Python literals, anything else is a string.
 
   Raises:
-    UserError: the file is missing or has no get_config, or what an override takes for a section is none.
+    UserError: the file is missing or has no get_config, or not this variant (its get_config takes none, or raises
+      ValueError or a table's KeyError), or what an override takes for a section is none.
   """
   file, _, variant = path.partition(":")
   if not pathlib.Path(file).is_file():
@@ -40,8 +42,21 @@ def _python(file: str, variant: str) -> dict[str, Any]:
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
     raise UserError(f"--config: {file} has no function get_config(variant=None)")
-  config = module.get_config(variant) if variant else module.get_config()
+  try:
+    config = module.get_config(*_variant(module.get_config, variant, file))
+  except (KeyError, ValueError) as error:
+    if not variant or (isinstance(error, KeyError) and error.args != (variant,)):
+      raise  # a mistake in the file, which its traceback shows
+    said = "unknown variant" if isinstance(error, KeyError) else error
+    raise UserError(f"--config: {file}:{variant}: {said}") from error
   return config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+
+
+def _variant(get_config: Callable[..., Any], variant: str, file: str) -> tuple[str, ...]:
+  """Returns the arguments of `get_config`; refuses a variant where it takes none."""
+  if variant and not inspect.signature(get_config).parameters:
+    raise UserError(f"--config: {file} has no variants, found {variant!r}")
+  return (variant,) if variant else ()
 
 
 def _set(config: dict[str, Any], key: str, text: str) -> None:

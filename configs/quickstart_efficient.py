@@ -6,7 +6,11 @@ Task:      as in quickstart_simclr.py, in as many steps.
 Schedule:  five stages of a fifth of the steps, as in the paper: views of 32, 32, 32, 40, 48 pixels (160, 160, 160, 192
            and 224 there) by the Fourier crop, the jitter's strength in proportion 1, 3, 5, 7, 9.
 Hardware:  2 CPU cores.
-Numbers:   13.5e12 instead of 21.8e12 operations (counted); accuracy and seconds not yet measured
+Numbers:   three seeds (--config.seed=0, 1, 2); 13.5e12 instead of 21.8e12 operations (counted):
+                               kNN                 linear probe        RankMe
+           trained             .415 .402 .403      .454 .449 .430      21.3 26.1 24.6
+           quickstart_simclr   .396 .398 .386      .443 .448 .427      22.6 25.0 11.7
+           The steps of seed 0 took 141 s; those of quickstart_simclr 194 s (450 x 128 at its 297 examples/s).
 """
 
 import importlib.util

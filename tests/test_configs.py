@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssljax import build
 from ssljax.commands import final
 from ssljax.commands.configs import load_config
+from ssljax.errors import UserError
 from ssljax.models import resnet
 from ssljax.training.config import parse, resolve_durations
 from ssljax.training.health import slice_of
@@ -154,6 +156,17 @@ def test_resolved_form(path):
     golden.write_text(json.dumps(resolved, indent=2, sort_keys=True) + "\n")
     pytest.fail(f"wrote {golden}: look at it and commit it")
   assert resolved == json.loads(golden.read_text())
+
+
+def test_every_method_side_by_side_is_one():
+  file = str(next(path for path in CONFIGS if path.stem == "methods"))
+  with pytest.raises(UserError, match="expected one of simclr,") as error:
+    load_config(f"{file}:none")
+  for method in str(error.value).rpartition("one of ")[2].split(", "):
+    config = load_config(f"{file}:{method}")
+    parse(config)
+    for part, kind in (("objective", "objectives"), ("augment", "augment")):
+      build.build(config[part], kind, where=part)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

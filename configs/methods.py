@@ -61,12 +61,12 @@ METHODS = dict(
   moco_v3=(VIEWS, "moco_v3.MoCoV3", HEAD | dict(temperature=0.2, decay=0.99)),
   byol=(VIEWS, "byol.BYOL", HEAD | dict(decay=0.99)),
   simsiam=(VIEWS, "simsiam.SimSiam", dict(projector_width=256, predictor_hidden=64)),
-  direct_pred=(VIEWS, "direct_pred.DirectPred", HEAD | dict(decay=0.99)),
+  direct_pred=(VIEWS, "direct_pred.DirectPred", HEAD | dict(decay=0.99, epsilon=0.1)),
   direct_set=(VIEWS, "direct_pred.DirectPred", HEAD | dict(decay=0.99, predictor="direct_set")),
   swav=(MULTI_CROP, "swav.SwAV", HEAD | dict(prototypes=256)),
-  # Centred by a running mean, DINO ends below the untrained network in so few steps.
+  # Centred by a running mean, DINO and iBOT end below the untrained network in so few steps.
   dino=(MULTI_CROP, "dino.DINO", SCORES | dict(centering="sinkhorn")),
-  ibot=(MULTI_CROP, "ibot.iBOT", SCORES | dict(encoder=ENCODER | dict(mask_token="learnt"))),
+  ibot=(MULTI_CROP, "ibot.iBOT", SCORES | dict(encoder=ENCODER | dict(mask_token="learnt"), centering="sinkhorn")),
   dinov2=(
     MULTI_CROP,
     "ibot.iBOT",

@@ -4,7 +4,8 @@
     python benchmarks/methods.py runs/methods --only=byol,dino --seeds=0
     python benchmarks/methods.py runs/methods --print             prints the table of what is there
 
-A run that was stopped goes on. The first method's runs measure raw pixels and the untrained network, too.
+A run that was stopped goes on. The first method's runs measure raw pixels and the untrained network, too. Images/s are
+those of the fastest seed.
 """
 
 import argparse
@@ -63,7 +64,9 @@ def row(name, scores, kind):
 
 
 def print_agreement(found):
-  """Prints how RankMe orders the columns of {name: (RankMe, linear probe, kNN)} beside how the others do."""
+  """Prints how RankMe orders the rows of {name: (RankMe, linear probe, kNN)} beside how the others do."""
+  if len(found) < 3:
+    return
   ranks, *others = zip(*found.values(), strict=True)
   for name, values in zip(("the linear probe", "kNN"), others, strict=True):
     result = stats.spearmanr(ranks, values)

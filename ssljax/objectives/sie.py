@@ -49,7 +49,8 @@ class SIE(Objective):
   Source: Garrido, Najman, LeCun, "Self-supervised learning of Split Invariant Equivariant representations", 2023,
     arXiv 2302.10283.
   Differs from the reference: there an object of a 3D scene is turned and z is the quaternion between its two poses;
-    here z says how crops, mirror images and colours differ (`augment.tell="transforms"`).
+    here z says how crops, mirror images and colours differ (`augment.tell="transforms"`). The weights are those of the
+    released code's documented command; without its `--equi-factor 0.45` that code takes an equivariance of 45.
   """
 
   encoder: nn.Module
@@ -58,7 +59,7 @@ class SIE(Objective):
   projector_out: int = 2048
   projector_layers: int = 3
   invariance: float | Schedule = 10.0
-  equivariance: float | Schedule = 45.0
+  equivariance: float | Schedule = 4.5
   variance: float | Schedule = 10.0
   covariance: float | Schedule = 1.0
   batch_keys: ClassVar[tuple[str, ...]] = ("views", "transforms")

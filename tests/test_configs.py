@@ -82,19 +82,22 @@ def smoke_pictures(config):
   smoke_views(config["augment"])
   encoder = config["objective"]["encoder"]
   encoder |= small_encoder(encoder)
-  for key in ("decoder_width", "decoder_depth", "decoder_heads"):
-    config["objective"] |= {key: {"decoder_width": 8}.get(key, 1)} if key in config["objective"] else {}
-  heads = ("projector_hidden", "projector_width", "projector_out", "predictor_hidden", "queue")
-  config["objective"] |= {key: 16 for key in heads if config["objective"].get(key)}
-  name = config["objective"]["name"]
-  config["objective"] |= {"prototypes": 8} if "prototypes" in config["objective"] else {}
-  config["objective"] |= {"head_hidden": 8, "head_bottleneck": 4} if name in ("dino.DINO", "ibot.iBOT") else {}
-  config["objective"] |= {"words": 16, "border": 0, "window": 2} if name == "obow.OBoW" else {}
+  for objective in (config["objective"], *config["objective"].get("tasks", {}).values()):
+    smoke_heads(objective)
   smoke_schedule(config)
   config["evaluation"] |= {"train": "train", "test": "test", "batch_size": 8, "every": 1}
   if config.get("health"):
     config["health"] |= {"every": 1, "examples": 8}
   return config
+
+
+def smoke_heads(objective):
+  """The same for what an objective puts around its encoder."""
+  sizes = dict.fromkeys(("projector_hidden", "projector_width", "projector_out", "predictor_hidden", "queue"), 16)
+  sizes |= dict(decoder_width=8, decoder_depth=1, decoder_heads=1, prototypes=8, equivariant=8)
+  objective |= {key: size for key, size in sizes.items() if objective.get(key)}
+  objective |= {"head_hidden": 8, "head_bottleneck": 4} if objective["name"] in ("dino.DINO", "ibot.iBOT") else {}
+  objective |= {"words": 16, "border": 0, "window": 2} if objective["name"] == "obow.OBoW" else {}
 
 
 def smoke_views(augment):
@@ -163,10 +166,18 @@ def test_every_method_side_by_side_is_one():
   with pytest.raises(UserError, match="expected one of simclr,") as error:
     load_config(f"{file}:none")
   for method in str(error.value).rpartition("one of ")[2].split(", "):
-    config = load_config(f"{file}:{method}")
-    parse(config)
-    for part, kind in (("objective", "objectives"), ("augment", "augment")):
-      build.build(config[part], kind, where=part)
+    assert_builds(f"{file}:{method}")
+
+
+def test_the_autoencoder_before_gsimclr_is_one():
+  assert_builds(f"{next(path for path in CONFIGS if path.stem == 'gsimclr_resnet18')}:autoencoder")
+
+
+def assert_builds(path):
+  config = load_config(path)
+  parse(resolve_durations(config, batch_size=config["data"]["batch_size"], num_examples=IMAGENET))
+  for part, kind in (("objective", "objectives"), ("augment", "augment")):
+    build.build(config[part], kind, where=part)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -47,16 +47,16 @@ def convolve(x: Array, kernel: Array, *, stride: int = 1, dtype: precision.Dtype
 
 
 class Conv(nn.Module):
-  """A square convolution without bias, He initialisation by fan-out (normal)."""
+  """A square convolution without bias, by default He initialisation by fan-out (normal)."""
 
   features: int
   size: int
   stride: int = 1
   dtype: precision.Dtype = "float32"
+  kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns f32[B,H/stride,W/stride,features] for x[B,H,W,I]."""
-    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-    kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features), jnp.float32)
+    kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features), jnp.float32)
     return convolve(x, kernel, stride=self.stride, dtype=self.dtype)

@@ -30,6 +30,7 @@ SIGMOID_TOWERS = TOWERS | dict(
 )
 CLASSIFIER = dict(name="classify.Classifier", encoder=VIT, num_classes=5, head_std=1.0, smoothing=0.1)
 TINY = {
+  "autoencoder.DenoisingAutoencoder": dict(encoder=dict(name="conv_autoencoder.ConvEncoder", widths=(4, 6)), noise=0.1),
   "barlow_twins.BarlowTwins": dict(encoder=VIT, projector_layers=1, projector_out=20),
   "byol.BYOL": dict(encoder=VIT, projector_hidden=16, projector_out=8),
   "classify.Classifier": {key: value for key, value in CLASSIFIER.items() if key != "name"},

@@ -145,9 +145,8 @@ class Checkpoints:
       except CorruptCheckpoint as error:
         warn(f"warning: {error}; trying the checkpoint before it")
     if self.steps():
-      raise UserError(
-        f"{self.directory}: none of the {len(self.steps())} checkpoints can be read; start in a new folder"
-      )
+      count = len(self.steps())
+      raise UserError(f"{self.directory}: none of the {count} checkpoints can be read; the warnings above say why")
     return None
 
   def set_aside_after(self, step: int) -> None:

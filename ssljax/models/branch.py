@@ -84,6 +84,11 @@ def run(module: nn.Module, params: Params, stats: State, x: Array, **keywords: A
   return out, changed.get("batch_stats", stats)
 
 
+def couples(module: nn.Module) -> bool:
+  """Returns whether a network's outputs of one example depend on the others in training: its class says so."""
+  return getattr(module, "couples_examples", False)
+
+
 def width_of(module: nn.Module) -> int:
   """Returns the length of an encoder's embedding (`features`) or of a head's output (`out`)."""
   return module.features if hasattr(module, "features") else module.out

@@ -1,5 +1,7 @@
 """A small convolutional autoencoder: each stage halves the picture, the decoder doubles it back."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -36,6 +38,7 @@ class ConvEncoder(nn.Module):
 
   widths: tuple[int, ...] = (32, 64, 128)
   dtype: precision.Dtype = "float32"
+  couples_examples: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()

@@ -1,6 +1,6 @@
 """Residual networks 18 and 50 as torchvision has them (50 is "v1.5": the stride is in the 3x3 convolution)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -109,6 +109,7 @@ class ResNet(nn.Module):
   last_scale: Literal["zero", "one"] = "zero"
   dtype: precision.Dtype = "float32"
   groups: Groups = Groups()
+  couples_examples: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()

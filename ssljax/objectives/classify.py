@@ -10,10 +10,9 @@ from flax import linen as nn
 from ssljax import rng as random
 from ssljax.errors import UserError
 from ssljax.losses.classification import smoothed_cross_entropy
-from ssljax.models.branch import Branch, run, width_of
+from ssljax.models.branch import Branch, couples, run, width_of
 from ssljax.models.heads import ACTIVATIONS, MLPHead
 from ssljax.models.layers import Dense
-from ssljax.models.resnet import ResNet
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
 
 
@@ -64,8 +63,8 @@ class Classifier(Objective):
 
   @property
   def couples_examples(self) -> bool:  # type: ignore[override]
-    """Whether there is batch normalisation: in the projector, or in the encoder (a `resnet.ResNet`)."""
-    return self.projector is not None or isinstance(self.encoder, ResNet)
+    """Whether there is batch normalisation: in the projector or in the encoder."""
+    return self.projector is not None or couples(self.encoder)
 
   @property
   def branch(self) -> Branch:

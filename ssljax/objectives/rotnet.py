@@ -10,7 +10,7 @@ from flax import linen as nn
 from ssljax import rng as random
 from ssljax.errors import UserError
 from ssljax.losses.tokens import cross_entropy
-from ssljax.models.branch import as_images, as_views, run
+from ssljax.models.branch import as_images, as_views, couples, run
 from ssljax.models.heads import MLPHead
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
 
@@ -51,6 +51,11 @@ class RotNet(Objective):
 
   encoder: nn.Module
   batch_keys: ClassVar[tuple[str, ...]] = ("image",)
+
+  @property
+  def couples_examples(self) -> bool:  # type: ignore[override]
+    """Whether the encoder has batch normalisation."""
+    return couples(self.encoder)
 
   @property
   def head(self) -> MLPHead:

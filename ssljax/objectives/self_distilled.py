@@ -10,10 +10,9 @@ from flax import linen as nn
 from ssljax import tree
 from ssljax.errors import UserError
 from ssljax.losses.centering import Centering, Kind
-from ssljax.models.branch import run
+from ssljax.models.branch import couples, run
 from ssljax.models.crops import check_crops
 from ssljax.models.dino_head import DINOHead
-from ssljax.models.vit import ViT
 from ssljax.schedules import Schedule
 from ssljax.types import Array, Batch, Objective, Params, Part, State
 
@@ -68,8 +67,8 @@ class _SelfDistilled(Objective):
 
   @property
   def couples_examples(self) -> bool:  # type: ignore[override]
-    """Sinkhorn and batch statistics are the whole batch's; a ViT has none of these."""
-    return self.centering == "sinkhorn" or not isinstance(self.encoder, ViT)
+    """Sinkhorn and batch statistics are the whole batch's."""
+    return self.centering == "sinkhorn" or couples(self.encoder)
 
   @property
   def heads_of(self) -> dict[str, DINOHead]:

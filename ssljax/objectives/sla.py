@@ -11,7 +11,7 @@ from flax import linen as nn
 from ssljax import rng as random
 from ssljax.errors import UserError, nearest
 from ssljax.losses.tokens import cross_entropy
-from ssljax.models.branch import as_images, as_views, run
+from ssljax.models.branch import as_images, as_views, couples, run
 from ssljax.models.heads import MLPHead
 from ssljax.objectives.rotnet import rotations
 from ssljax.types import Array, Batch, LossOutput, Objective, Params, State
@@ -79,6 +79,11 @@ class SLA(Objective):
       raise UserError(f"sla.SLA: num_classes {self.num_classes}, expected at least 2")
     if not self.temperature > 0:
       raise UserError(f"sla.SLA: temperature {self.temperature}, expected more than 0")
+
+  @property
+  def couples_examples(self) -> bool:  # type: ignore[override]
+    """Whether the encoder has batch normalisation."""
+    return couples(self.encoder)
 
   @property
   def changes(self) -> int:

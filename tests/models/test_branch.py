@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ssljax.models.branch import Branch, as_images, as_views
+from ssljax.models.branch import Branch, as_images, as_views, couples
+from ssljax.models.conv_autoencoder import ConvEncoder
 from ssljax.models.heads import MLPHead
 from ssljax.models.layers import drop_path
+from ssljax.models.resnet import ResNet
+from ssljax.models.vit import ViT
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 
@@ -82,3 +85,11 @@ def test_views_of_an_example_are_neighbours():
   images = as_images(VIEWS)
   np.testing.assert_array_equal(images[3], VIEWS[1, 1])
   np.testing.assert_array_equal(as_views(images, 2), VIEWS)
+
+
+def test_networks_with_batch_normalisation_say_so():
+  networks = {ResNet(depth=18): True, ConvEncoder(): True, ViT(variant="Ti", patch=4, image_size=8): False}
+  for network, expected in networks.items():
+    assert couples(network) == expected
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    assert ("batch_stats" in variables) == expected

@@ -15,7 +15,6 @@ from ssljax.schedules import linear
 P, B = [[1.0, 2.0], [3.0, 4.0]], [1.0, -1.0]
 GP, GB = [[0.1, -0.2], [0.3, 0.4]], [0.5, 0.5]
 LAYERS = 3
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 
 
 def arrays(**leaves):
@@ -30,8 +29,8 @@ def run(optimizer, params, gradients, steps=1):
     updates, state = transform.update(gradients, state, params, step=step)
     return optax.apply_updates(params, updates), state
 
-  state = jax.jit(transform.init, compiler_options=QUICK)(params)
-  one = jax.jit(one, compiler_options=QUICK)
+  state = jax.jit(transform.init)(params)
+  one = jax.jit(one)
 
   for step in range(steps):
     params, state = one(params, state, jnp.int32(step))

@@ -43,7 +43,6 @@ MESHES = {
   "8": dict(data=8),
   "2x2x2": dict(data=2, fsdp=2, tensor=2),
 }
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
@@ -98,7 +97,7 @@ def put(inputs, mesh):
 
 @pytest.fixture(scope="module")
 def dense():
-  return jax.jit(lambda inputs: every_loss("dense", inputs), compiler_options=QUICK)
+  return jax.jit(lambda inputs: every_loss("dense", inputs))
 
 
 def slow(inputs):
@@ -116,7 +115,7 @@ def test_values_are_the_formulas_and_gradients_the_dense_ones(pairs, mesh, dense
   inputs = make_inputs()
   chunk = 5 if mesh in ("none", "2") else 4  # 5 divides none of 8, 16 and 24
   with on(mesh):
-    function = jax.jit(lambda inputs: every_loss(pairs, inputs, chunk), compiler_options=QUICK)
+    function = jax.jit(lambda inputs: every_loss(pairs, inputs, chunk))
     values, gradients = function(inputs)
     sharp_values, sharp_gradients = function(extreme(inputs))
     equal_values, equal_gradients = function(equal(inputs))
@@ -141,7 +140,7 @@ def compiled(pairs, *, mesh="8", rows=8):
   devices = int(np.prod(list(MESHES[mesh].values())))
   with on(mesh):
     inputs = put(make_inputs(rows * devices, 2 * rows * devices), jax.sharding.get_mesh())
-    return jax.jit(lambda inputs: every_loss(pairs, inputs), compiler_options=QUICK).lower(inputs).compile()
+    return jax.jit(lambda inputs: every_loss(pairs, inputs)).lower(inputs).compile()
 
 
 def elements(shapes):
@@ -190,7 +189,7 @@ def test_inside_a_scan_on_a_mesh(dense):
     return jax.lax.scan(one, jnp.float32(0), jnp.asarray([1.0, 2.0]))[0]
 
   with on("2x2x2"):
-    value, gradients = jax.jit(jax.value_and_grad(twice), compiler_options=QUICK)(inputs)
+    value, gradients = jax.jit(jax.value_and_grad(twice))(inputs)
   values, expected = dense(inputs)
   close(value, 3 * values["softmax"], 1e-5, 1e-6)
   close(gradients["softmax"], jax.tree.map(lambda x: 3 * x, expected["softmax"]), 1e-4, 1e-5)
@@ -202,7 +201,7 @@ def test_what_is_not_finite_is_seen(pairs):
   inputs = make_inputs()
   for arrays, _ in inputs.values():
     arrays[-1][3, 1] = np.nan
-  values, _ = jax.jit(lambda inputs: every_loss(pairs, inputs, 5), compiler_options=QUICK)(inputs)
+  values, _ = jax.jit(lambda inputs: every_loss(pairs, inputs, 5))(inputs)
   assert all(np.isnan(values[name]) for name in inputs)
 
 

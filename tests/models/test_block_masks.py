@@ -9,7 +9,6 @@ import pytest
 
 from ssljax.models.block_masks import block_masks, hidden_places, hidden_shares
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 GRID, SMALLEST, ATTEMPTS = (9, 12), 4, 16
 
 
@@ -38,7 +37,7 @@ def masks():
   """How many may be hidden f32[M], the masks bool[M,N] and their keys."""
   keys, hidden = jax.random.split(jax.random.key(0), 60), jnp.linspace(0.0, 60.0, 60)
   options = {"grid": GRID, "smallest": SMALLEST, "attempts": ATTEMPTS}
-  make = jax.jit(lambda keys, hidden: block_masks(keys, hidden, **options), compiler_options=QUICK)
+  make = jax.jit(lambda keys, hidden: block_masks(keys, hidden, **options))
   return keys, hidden, make
 
 

@@ -13,8 +13,6 @@ from ssljax.models.layers import drop_path
 from ssljax.models.resnet import ResNet
 from ssljax.models.vit import ViT
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
-
 
 class Sums(nn.Module):
   """An encoder without batch statistics, some of whose examples are dropped where there are keys."""
@@ -33,12 +31,12 @@ VIEWS = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 2, 2, 3)), jnp.f
 
 @pytest.fixture(scope="module")
 def started():
-  return jax.jit(BRANCH.init, compiler_options=QUICK)(jax.random.key(0), VIEWS)
+  return jax.jit(BRANCH.init)(jax.random.key(0), VIEWS)
 
 
 def test_networks_are_asked_in_their_order(started):
   params, stats = started
-  run = jax.jit(lambda p, s, x: BRANCH(p, s, x, train=False), compiler_options=QUICK)
+  run = jax.jit(lambda p, s, x: BRANCH(p, s, x, train=False))
   found, after = run(params, stats, VIEWS[:, 0])
   embedding = VIEWS[:, 0].reshape(6, -1) @ params["encoder"]["fc"]["kernel"] + params["encoder"]["fc"]["bias"]
   x = embedding
@@ -56,7 +54,7 @@ def test_networks_are_asked_in_their_order(started):
 def test_a_shorter_branch_takes_its_part_of_longer_trees(started):
   params, stats = started
   short = Branch(BRANCH.encoder, BRANCH.projector)
-  run = lambda branch: jax.jit(lambda x: branch(params, stats, x, train=True), compiler_options=QUICK)(VIEWS[:, 0])
+  run = lambda branch: jax.jit(lambda x: branch(params, stats, x, train=True))(VIEWS[:, 0])
   (found, after), (longer, _) = run(short), run(BRANCH)
   assert set(found) == {"embedding", "projection"} and set(after) == {"encoder", "projector"}
   np.testing.assert_allclose(found["projection"], longer["projection"], rtol=1e-5)
@@ -73,7 +71,7 @@ def test_each_view_is_a_call_of_its_own(started):
     second, moved = BRANCH(params, moved, VIEWS[:, 1], train=True, keys=None if keys is None else keys[1::2])
     return (found, after), ([first, second], moved)
 
-  run = jax.jit(both, compiler_options=QUICK)
+  run = jax.jit(both)
   for given in (None, keys):
     found, expected = run(given)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)

@@ -10,7 +10,6 @@ from ssljax.models.batch_groups import Groups
 from ssljax.models.layers import BatchNorm, Dense
 
 BATCH, SIZE, WIDTH = 8, 2, 6
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 KEY = jax.random.key(7)
 
 
@@ -36,7 +35,7 @@ def make_batch(seed=0, count=BATCH, views=2):
 
 def started(objective):
   """Parameters and a state of which no leaf is what it began as, and compiled loss and gradient of a batch."""
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(objective.init)(jax.random.key(0), make_batch())
   draw = np.random.default_rng(1).normal
   shift = lambda x: x + 0.1 * draw(size=x.shape).astype("float32")
   params, state = jax.tree.map(shift, params), jax.tree.map(shift, state)
@@ -45,7 +44,7 @@ def started(objective):
     out = objective.loss(params, state, batch, rng=KEY, step=step)
     return out.loss, out
 
-  return params, state, jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+  return params, state, jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def wide(tree):

@@ -12,7 +12,6 @@ from ssljax.objectives.barlow_twins import BarlowTwins
 from ssljax.schedules import constant
 
 BATCH, SIZE = 8, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 OBJECTIVE = BarlowTwins(encoder=VIT, projector_hidden=10, projector_out=6, off_diagonal_weight=constant(value=0.3))
 KEY = jax.random.key(7)
@@ -27,8 +26,8 @@ def make_batch(count=BATCH, views=2):
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, state, and the compiled loss of a batch."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
-  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
+  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0))
 
 
 def test_the_loss_is_of_correlations_and_each_view_has_statistics_of_its_own(tiny):
@@ -46,7 +45,7 @@ def test_the_loss_is_of_correlations_and_each_view_has_statistics_of_its_own(tin
     y, changed = project(1, changed["batch_stats"])
     return x, y, changed["batch_stats"]
 
-  x, y, statistics = jax.jit(both, compiler_options=QUICK)(state["projector"])
+  x, y, statistics = jax.jit(both)(state["projector"])
   correlation = np.corrcoef(x, y, rowvar=False)[:6, 6:]
   squares = np.square(correlation - np.eye(6))
   expected = np.trace(squares), 0.3 * (squares.sum() - np.trace(squares))

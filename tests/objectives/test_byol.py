@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from siamese_by_hand import (
   KEY,
-  QUICK,
   Pixels,
   check_gradient,
   close,
@@ -54,7 +53,7 @@ def test_one_step_by_hand(predictor, stop_gradient):
 
 def test_the_teacher_follows_after_the_optimiser_by_parameters_alone():
   objective = dataclasses.replace(OBJECTIVE, decay=linear(peak=0.5, end=1.0, total_steps=4))
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(KEY, make_batch())
+  params, state = jax.jit(objective.init)(KEY, make_batch())
   for step, decay in ((0, 0.5), (2, 0.75), (4, 1.0)):
     after, moved = objective.post_update(params, state, step=step)
     student = {name: params[name] for name in ("encoder", "projector")}
@@ -64,7 +63,7 @@ def test_the_teacher_follows_after_the_optimiser_by_parameters_alone():
 
 
 def test_the_teacher_begins_as_another_network_and_is_the_student_after_an_import():
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(KEY, make_batch())
+  params, state = jax.jit(OBJECTIVE.init)(KEY, make_batch())
   kernel = lambda tree: tree["encoder"]["fc1"]["kernel"]
   assert abs(cosine(kernel(state["teacher"]).T, kernel(params).T)) < 0.5
   again = OBJECTIVE.imported(params, state)

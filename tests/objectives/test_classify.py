@@ -22,7 +22,6 @@ from ssljax.objectives.simclr import SimCLR
 from ssljax.training.run import assemble
 
 B, SIZE, CLASSES = 8, 8, 5
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 KEY = jax.random.key(7)
 CONFIG = str(pathlib.Path(__file__).parents[1] / "tiny_config.py") + ":bare"
 
@@ -54,8 +53,8 @@ def batch():
 def tiny(batch):
   """An encoder with batch statistics, a projector's first layer, and a head that says something."""
   objective = Classifier(encoder=Convolution(), num_classes=CLASSES, projector=FIRST_LAYER, smoothing=0.1, head_std=1.0)
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
-  run = jax.jit(lambda p, s, b: objective.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  params, state = jax.jit(objective.init)(jax.random.key(0), batch)
+  run = jax.jit(lambda p, s, b: objective.loss(p, s, b, rng=KEY, step=0))
   return objective, params, state, run
 
 
@@ -85,7 +84,7 @@ def test_loss_is_the_cross_entropy_of_the_head_over_the_projectors_first_layer(t
 def test_encode_normalises_by_the_running_statistics(tiny, batch):
   objective, params, state, run = tiny
   moved = run(params, state, batch).state
-  encode = jax.jit(objective.encode, compiler_options=QUICK)
+  encode = jax.jit(objective.encode)
   found = encode(params, moved, batch)
   np.testing.assert_allclose(
     found["logits"], by_hand(params, moved, batch["image"], train=False)[0], rtol=1e-4, atol=1e-5
@@ -109,7 +108,7 @@ def test_the_head_starts_small_or_at_zero(batch):
   heads = {}
   for std in (2e-5, 0.0):
     objective = Classifier(encoder=Convolution(features=64), num_classes=CLASSES, head_std=std)
-    params, _ = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
+    params, _ = jax.jit(objective.init)(jax.random.key(0), batch)
     heads[std] = np.asarray(params["head"]["kernel"])
     assert not params["head"]["bias"].any() and "projector" not in params
   assert not heads[0.0].any() and heads[2e-5].std() == pytest.approx(2e-5, rel=0.15)
@@ -119,8 +118,8 @@ def test_the_head_starts_small_or_at_zero(batch):
 def test_stochastic_depth_follows_the_position_in_the_stream(batch):
   encoder = ViT(width=16, depth=2, heads=2, patch=4, image_size=SIZE, drop_path=0.9)
   objective = Classifier(encoder=encoder, num_classes=CLASSES, head_std=1.0)
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
-  run = jax.jit(lambda b: objective.loss(params, state, b, rng=KEY, step=0).loss, compiler_options=QUICK)
+  params, state = jax.jit(objective.init)(jax.random.key(0), batch)
+  run = jax.jit(lambda b: objective.loss(params, state, b, rng=KEY, step=0).loss)
   value = float(run(batch))
   assert float(run(jax.tree.map(lambda x: x[::-1], batch))) == pytest.approx(value, rel=1e-4)
   assert float(run(batch | {"index": batch["index"] + jnp.uint32(B)})) != pytest.approx(value, rel=1e-3)

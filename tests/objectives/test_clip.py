@@ -19,7 +19,6 @@ from ssljax.training.step import make_step
 from ssljax.types import TrainState
 
 BATCH, SIZE = 8, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 TEXT = TextTower(vocab_size=20, length=5, width=12, depth=1, heads=2)
 TOWERS = dict(image=Tower(encoder=VIT, width=6), text=Tower(encoder=TEXT, width=6))
@@ -43,9 +42,9 @@ def tiny(request):
   """Objective, parameters, its loss and its features of the batch."""
   objective = request.param(model=MODEL if request.param is CLIP else SIGMOID)
   batch = make_batch()
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
+  params, state = jax.jit(objective.init)(jax.random.key(0), batch)
   run = lambda p: (objective.loss(p, state, batch, rng=KEY, step=0), objective.encode(p, state, batch))
-  return objective, params, *jax.jit(run, compiler_options=QUICK)(params)
+  return objective, params, *jax.jit(run)(params)
 
 
 def cross_entropy(logits):
@@ -94,7 +93,7 @@ def test_the_bias_learns_from_the_share_of_pairs():
 def test_texts_alone_are_encoded_too(tiny):
   objective, params, _, encoded = tiny
   batch = make_batch()
-  texts = jax.jit(objective.encode, compiler_options=QUICK)(params, {}, {"text": batch["text"]})
+  texts = jax.jit(objective.encode)(params, {}, {"text": batch["text"]})
   assert set(texts) == {"embedding", "text_features"} and texts["embedding"].shape == (BATCH, 12)
   np.testing.assert_allclose(texts["text_features"], encoded["text_features"], rtol=1e-5, atol=1e-6)
 
@@ -105,7 +104,7 @@ def test_the_way_of_the_pairs_changes_nothing(tiny):
   run = lambda params, batch: dataclasses.replace(objective, pairs="ring").loss(params, {}, batch, rng=KEY, step=0)
   with jax.set_mesh(sharding.make_mesh()):
     placed = jax.device_put(make_batch(), sharding.batch_sharding(jax.sharding.get_mesh()))
-    compiled = jax.jit(run).lower(params, placed).compile(QUICK)
+    compiled = jax.jit(run).lower(params, placed).compile()
     out = compiled(params, placed)
   assert "collective-permute" in compiled.as_text() and objective.pairs == "dense"
   assert float(out.loss) == pytest.approx(float(expected.loss), rel=1e-5)
@@ -115,9 +114,9 @@ def test_locked_image_tuning_moves_the_text_and_not_the_image_tower():
   """Two steps of the trainer, weight decay and all, as `config.init` has them."""
   objective, rules = CLIP(model=MODEL), [("params/image/encoder/", "freeze")]
   transform = transforms.freeze(optim.adamw(learning_rate=0.1, weight_decay=0.1).transform, rules)
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(objective.init)(jax.random.key(0), make_batch())
   make = lambda frozen: make_step(objective, lambda keys, batch: batch, transform, frozen=frozen)
-  step = jax.jit(make(rules), compiler_options=QUICK)
+  step = jax.jit(make(rules))
   trained = TrainState(jnp.int32(0), params, transform.init(params), state, KEY)
   products = [str(jax.make_jaxpr(make(frozen))(trained, make_batch())).count("dot_general") for frozen in (rules, ())]
   assert products[0] < products[1]  # nothing is computed backwards through the locked tower
@@ -135,7 +134,7 @@ def test_patch_dropout_is_in_the_loss_and_not_in_the_features(tiny):
   image = objective.model.image.clone(encoder=VIT.clone(patch_dropout=0.5))
   flip = dataclasses.replace(objective, model=objective.model.clone(image=image))
   run = lambda p: (flip.loss(p, {}, make_batch(), rng=KEY, step=0), flip.encode(p, {}, make_batch()))
-  found, features = jax.jit(run, compiler_options=QUICK)(params)
+  found, features = jax.jit(run)(params)
   assert abs(float(found.loss) - float(out.loss)) > 1e-4
   np.testing.assert_allclose(features["image_features"], encoded["image_features"], rtol=1e-5, atol=1e-6)
 

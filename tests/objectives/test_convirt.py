@@ -21,7 +21,6 @@ from ssljax.training.step import make_step
 from ssljax.types import TrainState
 
 BATCH, SIZE = 8, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 BERT = Bert(vocab_size=20, length=5, width=8, depth=3, heads=2)
 MODEL = DualEncoder(*(Tower(encoder=e, width=6, layers=2) for e in (VIT, BERT)), initial_scale=None)
@@ -46,9 +45,9 @@ def make_batch(seed=0):
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, the loss and the features of the batch."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
   run = lambda p: (OBJECTIVE.loss(p, state, make_batch(), rng=KEY, step=0), OBJECTIVE.encode(p, state, make_batch()))
-  return params, *jax.jit(run, compiler_options=QUICK)(params)
+  return params, *jax.jit(run)(params)
 
 
 def cross_entropy(logits):
@@ -68,7 +67,7 @@ def test_the_way_of_the_pairs_changes_nothing(tiny):
   ring = dataclasses.replace(OBJECTIVE, pairs="ring")
   with jax.set_mesh(sharding.make_mesh()):
     placed = jax.device_put(make_batch(), sharding.batch_sharding(jax.sharding.get_mesh()))
-    compiled = jax.jit(lambda p, b: ring.loss(p, {}, b, rng=KEY, step=0)).lower(params, placed).compile(QUICK)
+    compiled = jax.jit(lambda p, b: ring.loss(p, {}, b, rng=KEY, step=0)).lower(params, placed).compile()
     out = compiled(params, placed)
   assert "collective-permute" in compiled.as_text()
   assert float(out.loss) == pytest.approx(float(expected.loss), rel=1e-5)
@@ -78,7 +77,7 @@ def test_the_text_towers_first_layers_stay_where_init_freezes_them(tiny):
   params = tiny[0]
   transform = transforms.freeze(optim.adamw(learning_rate=0.1, weight_decay=0.1).transform, FROZEN)
   step = make_step(OBJECTIVE, lambda keys, batch: batch, transform, frozen=FROZEN)
-  step = jax.jit(step, compiler_options=QUICK)
+  step = jax.jit(step)
   state, metrics = step(TrainState(jnp.int32(0), params, transform.init(params), {}, KEY), make_batch())
   assert float(metrics["train/skipped"]) == 0
   text = jax.tree.map(lambda a, b: np.abs(a - b), state.params["text"], params["text"])

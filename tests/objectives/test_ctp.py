@@ -15,7 +15,6 @@ from ssljax.objectives.clip import CLIP
 from ssljax.objectives.ctp import CTP
 
 BATCH, SIZE, QUEUE = 6, 8, 10
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=8, depth=1, heads=2, patch=4, image_size=SIZE)
 TEXT = TextTower(vocab_size=20, length=5, width=8, depth=1, heads=2)
 MODEL = DualEncoder(image=Tower(encoder=VIT, width=4), text=Tower(encoder=TEXT, width=4))
@@ -41,8 +40,8 @@ def moved(params, seed):
 @pytest.fixture(scope="module")
 def steps():
   """(params, batch, state before, output) of five steps, each with other parameters; the last two are task 1."""
-  run = jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(KEY, make_batch(0, 0))
+  run = jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0))
+  params, state = jax.jit(OBJECTIVE.init)(KEY, make_batch(0, 0))
   found = []
   for step, task in enumerate([0, 0, 0, 1, 1]):
     params, batch = moved(params, step), make_batch(step, task)
@@ -69,7 +68,7 @@ def test_the_momentum_model_follows_todays_and_from_task_1_on_also_the_one_befor
 
 
 def features(params, batch):
-  found = jax.jit(OBJECTIVE.objective.encode, compiler_options=QUICK)(params, {}, batch)
+  found = jax.jit(OBJECTIVE.objective.encode)(params, {}, batch)
   return [np.asarray(found[f"{key}_features"], np.float64) for key in ("image", "text")]
 
 
@@ -83,7 +82,7 @@ def test_the_loss_is_the_sum_of_the_objectives_contrast_and_topology(steps):
       logits = query @ np.concatenate([key, before["queue"][queue]]).T / 0.07
       nats.append(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits))
     assert float(out.metrics["ctp/contrast"]) == pytest.approx(np.mean(nats), rel=1e-4)
-    inner = jax.jit(lambda p, b: OBJECTIVE.objective.loss(p, {}, b, rng=KEY, step=0).loss, compiler_options=QUICK)
+    inner = jax.jit(lambda p, b: OBJECTIVE.objective.loss(p, {}, b, rng=KEY, step=0).loss)
     expected = float(inner(params, batch)) + np.mean(nats)
     topology = [float(out.metrics[f"ctp/{name}"]) for name in ("cross", "same")]
     if number == 2:

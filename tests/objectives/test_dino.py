@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from tiny_crops import BATCH, QUICK, SIZE, Convolution, make_batch, slow_maps
+from tiny_crops import BATCH, SIZE, Convolution, make_batch, slow_maps
 
 from ssljax.build import build
 from ssljax.errors import UserError
@@ -29,13 +29,13 @@ OBJECTIVE = DINO(
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, a state that is not the student's copy, and the compiled loss(params, state, batch, step)."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
   draw = np.random.default_rng(1).normal
   moved = lambda x: x + 0.2 * jnp.asarray(draw(size=x.shape), jnp.float32)
   state = state | {name: jax.tree.map(moved, state[name]) for name in ("teacher", "teacher_stats")}
   state["center"] = {"cls": state["center"]["cls"] | {"center": jnp.linspace(-0.5, 0.5, K)}}
   run = lambda params, state, batch, step: OBJECTIVE.loss(params, state, batch, rng=KEY, step=step)
-  return params, state, jax.jit(run, compiler_options=QUICK)
+  return params, state, jax.jit(run)
 
 
 def slow_scores(params, batch, keys):
@@ -102,7 +102,7 @@ def test_the_teacher_gets_no_gradient_and_the_student_does(tiny):
   def loss(params, teacher):
     return OBJECTIVE.loss(params, {**state, "teacher": teacher}, make_batch(), rng=KEY, step=0).loss
 
-  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, state["teacher"])
+  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, state["teacher"])
   assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(none)) == 0
   assert (
     min(float(jnp.abs(leaf).max()) for leaf in (found["encoder"]["conv"]["kernel"], found["head"]["prototypes"])) > 1e-4
@@ -129,7 +129,7 @@ def test_sinkhorn_in_place_of_a_centre(tiny):
   batch = {key: make_batch(views=4)[key] for key in ("views", "index")}
   held = {**state, "center": {"cls": {}}}
   run = lambda p, s: objective.loss(p, s, batch, rng=KEY, step=0)
-  out = jax.jit(run, compiler_options=QUICK)(params, held)
+  out = jax.jit(run)(params, held)
   scores = slow_scores(state["teacher"], batch, ("views",))
   targets = sinkhorn(jnp.asarray(scores.reshape(-1, K)), epsilon=0.2, iterations=3).reshape(scores.shape)
   student = slow_scores(params, batch, ("views",))
@@ -147,8 +147,8 @@ def test_paths_are_dropped_of_the_student_alone():
   encoder = ViT(width=16, depth=2, heads=2, patch=4, image_size=SIZE, drop_path=0.9)
   objective = dataclasses.replace(OBJECTIVE, encoder=encoder)
   assert not objective.couples_examples
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
-  run = jax.jit(lambda rng: objective.loss(params, state, make_batch(), rng=rng, step=0), compiler_options=QUICK)
+  params, state = jax.jit(objective.init)(jax.random.key(0), make_batch())
+  run = jax.jit(lambda rng: objective.loss(params, state, make_batch(), rng=rng, step=0))
   one, two = (run(jax.random.key(seed)) for seed in range(2))
   assert float(one.metrics["dino/entropy"]) == float(two.metrics["dino/entropy"])
   assert abs(float(one.loss) - float(two.loss)) > 1e-4
@@ -158,7 +158,7 @@ def test_the_teacher_is_what_is_measured_and_exported(tiny):
   params, state, loss = tiny
   state = loss(params, state, make_batch(), 0).state
   images = {"image": make_batch()["views"][:, 0]}
-  encode = jax.jit(OBJECTIVE.encode, compiler_options=QUICK)
+  encode = jax.jit(OBJECTIVE.encode)
   found = encode(params, state, images)["embedding"]
   assert found.shape == (BATCH, 6)
   taken, weights = parts.take(OBJECTIVE, TrainState(0, params, {}, state, KEY), "auto")

@@ -20,7 +20,6 @@ from ssljax.objectives.distill import Distill
 from ssljax.training import inherit
 
 B, SIZE, CLASSES = 8, 8, 5
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 KEY = jax.random.key(7)
 BIG = Classifier(
   encoder=ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE),
@@ -45,13 +44,13 @@ def batch():
 @pytest.fixture(scope="module")
 def states(batch):
   """Parameters and state of a student and a teacher, whose running statistics are not those of the batch."""
-  params, state = jax.jit(Distill(student=SMALL, teacher=BIG).init, compiler_options=QUICK)(jax.random.key(0), batch)
+  params, state = jax.jit(Distill(student=SMALL, teacher=BIG).init)(jax.random.key(0), batch)
   norm = state["teacher_state"]["projector"]["bn1"]
   norm = {"mean": norm["mean"] + 0.5, "var": norm["var"] * 4}
   return params, state | {"teacher_state": {**state["teacher_state"], "projector": {"bn1": norm}}}
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=0)
 def encoded(objective, params, state, batch):
   return objective.encode(params, state, batch)
 
@@ -65,7 +64,7 @@ def softmax(x, temperature):
 def test_loss_by_loops(temperature, weight, states, batch):
   objective = Distill(student=SMALL, teacher=BIG, temperature=temperature, label_weight=weight)
   params, state = states
-  run = jax.jit(lambda p, s, b: objective.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  run = jax.jit(lambda p, s, b: objective.loss(p, s, b, rng=KEY, step=0))
   out = run(params, state, batch)
   teacher = np.asarray(encoded(BIG, state["teacher"], state["teacher_state"], batch)["logits"], np.float64)
   student = np.asarray(encoded(SMALL, params, {"encoder": {}}, batch)["logits"], np.float64)
@@ -89,7 +88,7 @@ def test_the_teacher_neither_learns_nor_moves(states, batch):
     out = objective.loss(p, s, batch, rng=KEY, step=0)
     return out.loss, out.state
 
-  run = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
+  run = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))
   (ours, teachers), after = run(params, state)
   assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(ours)) > 1e-3
   assert not any(leaf.any() for leaf in jax.tree.leaves(teachers["teacher"]))
@@ -102,7 +101,7 @@ def test_the_least_loss_is_the_teachers_entropy(states, batch):
   objective, (params, _) = Distill(student=SMALL, teacher=SMALL, temperature=2.0), states
   state = {"student": {"encoder": {}}, "teacher": params, "teacher_state": {"encoder": {}}}
   loss = lambda p: objective.loss(p, state, batch, rng=KEY, step=0)
-  run = jax.jit(lambda p: (loss(p), jax.grad(lambda p: loss(p).loss)(p)), compiler_options=QUICK)
+  run = jax.jit(lambda p: (loss(p), jax.grad(lambda p: loss(p).loss)(p)))
   out, gradient = run(params)
   p = jax.nn.softmax(encoded(SMALL, params, {"encoder": {}}, batch)["logits"] / 2.0)
   assert float(out.loss) == pytest.approx(float(-jnp.mean(jnp.sum(p * jnp.log(p), -1))), rel=1e-5)
@@ -125,7 +124,7 @@ def test_the_teacher_is_loaded_from_where_the_other_run_has_its_parameters(state
   """Also where the student is loaded from there too: then there are two copies."""
   mesh = sharding.make_mesh()
   both = lambda a, b: (BIG.init(a, batch), Distill(student=BIG, teacher=BIG).init(b, batch))
-  initial = jax.jit(both, compiler_options=QUICK)
+  initial = jax.jit(both)
   (params, state), others = initial(jax.random.key(3), jax.random.key(4))
   saved = dict(tree.named_leaves({"params": params, "objective_state": state}))
   saved |= {"step": jnp.int32(9), "opt_state/count": jnp.int32(9)}

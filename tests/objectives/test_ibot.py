@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_crops import BATCH, QUICK, Convolution
+from tiny_crops import BATCH, Convolution
 from tiny_crops import make_batch as make_crops
 
 from ssljax import rng as random
@@ -36,14 +36,14 @@ def make_batch():
 
 def started(objective):
   """Parameters, a state whose teacher and centres have moved, and the compiled loss(params, state)."""
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(objective.init)(jax.random.key(0), make_batch())
   draw = np.random.default_rng(1).normal
   moved = lambda x: x + 0.2 * jnp.asarray(draw(size=x.shape), jnp.float32)
   state = state | {"teacher": jax.tree.map(moved, state["teacher"])}
   if objective.centering == "ema":
     state["center"] = {name: held | {"center": moved(held["center"])} for name, held in state["center"].items()}
   run = lambda params, state: objective.loss(params, state, make_batch(), rng=KEY, step=0)
-  return params, state, jax.jit(run, compiler_options=QUICK)
+  return params, state, jax.jit(run)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def slow_patch_loss(patches, targets, mask):
 def test_ibots_terms_view_by_view_and_both_centres(ibot):
   params, state, loss = ibot
   out = loss(params, state)
-  pieces = jax.jit(lambda p, s: written_out(IBOT, p, s), compiler_options=QUICK)(params, state)
+  pieces = jax.jit(lambda p, s: written_out(IBOT, p, s))(params, state)
   logits, raw, patches, raw_patches, mask, _ = pieces
   center = {name: held["center"] for name, held in state["center"].items()}
   dino = dino_loss(logits, jax.nn.softmax((raw - center["cls"]) / 0.2), temperature=0.3)
@@ -104,7 +104,7 @@ def test_dinov2s_terms_view_by_view():
   """Two heads, Sinkhorn of the cls tokens of both views and of the hidden patches alone, and KoLeo by view."""
   params, state, loss = started(DINO_V2)
   out = loss(params, state)
-  pieces = jax.jit(lambda p, s: written_out(DINO_V2, p, s), compiler_options=QUICK)(params, state)
+  pieces = jax.jit(lambda p, s: written_out(DINO_V2, p, s))(params, state)
   logits, raw, patches, raw_patches, mask, cls = pieces
   targets = sinkhorn(raw.reshape(-1, K), epsilon=0.2, iterations=3).reshape(raw.shape)
   dino = float(dino_loss(logits, targets, temperature=0.3))
@@ -129,7 +129,7 @@ def test_the_teacher_gets_no_gradient_and_the_mask_token_does(ibot):
   def loss(params, teacher):
     return IBOT.loss(params, {**state, "teacher": teacher}, make_batch(), rng=KEY, step=0).loss
 
-  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, state["teacher"])
+  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, state["teacher"])
   assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(none)) == 0
   for leaf in (found["encoder"]["mask_token"], found["encoder"]["cls_token"], found["head"]["prototypes"]):
     assert float(jnp.abs(leaf).max()) > 1e-5

@@ -15,7 +15,6 @@ from ssljax.models.text_tower import TextTower
 from ssljax.objectives.ict import ICT
 
 BATCH = 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 BERT = Bert(vocab_size=30, length=9, width=16, depth=1, heads=2, pooling="mean")
 KEY = jax.random.key(7)
 
@@ -29,9 +28,9 @@ def make_batch():
 
 def run(objective):
   """Parameters, the loss, and the features of the batch."""
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(objective.init)(jax.random.key(0), make_batch())
   both = lambda p: (objective.loss(p, state, make_batch(), rng=KEY, step=0), objective.encode(p, state, make_batch()))
-  return params, *jax.jit(both, compiler_options=QUICK)(params)
+  return params, *jax.jit(both)(params)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_two_towers_start_apart_and_each_reads_its_side():
   assert kernels[0].shape == (12, 6) and float(jnp.abs(kernels[0] - kernels[1]).max()) > 1e-2
   without = {**params, "query": jax.tree.map(jnp.zeros_like, params["query"])}
   batch = {"block": make_batch()["block"]}
-  blocks = jax.jit(objective.encode, compiler_options=QUICK)(without, {}, batch)
+  blocks = jax.jit(objective.encode)(without, {}, batch)
   assert set(blocks) == {"embedding", "block_features"}
   np.testing.assert_allclose(blocks["block_features"], found["block_features"], rtol=1e-5, atol=1e-6)
 
@@ -82,7 +81,7 @@ def test_the_way_of_the_pairs_changes_nothing(shared):
   ring = dataclasses.replace(objective, pairs="ring")
   with jax.set_mesh(sharding.make_mesh()):
     placed = jax.device_put(make_batch(), sharding.batch_sharding(jax.sharding.get_mesh()))
-    compiled = jax.jit(lambda p, b: ring.loss(p, {}, b, rng=KEY, step=0)).lower(params, placed).compile(QUICK)
+    compiled = jax.jit(lambda p, b: ring.loss(p, {}, b, rng=KEY, step=0)).lower(params, placed).compile()
     out = compiled(params, placed)
   assert "collective-permute" in compiled.as_text()
   assert float(out.loss) == pytest.approx(float(expected.loss), rel=1e-5)

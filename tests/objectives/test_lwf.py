@@ -33,7 +33,6 @@ INNER = {
   for model in ("t5.T5", "prefix_lm.PrefixLM")
 }
 # Compiling is what takes the time here, not running.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 ZERO, ONE = np.zeros(B, np.int32), np.ones(B, np.int32)
 MIXED = np.arange(B, dtype=np.int32) % 2
 
@@ -87,7 +86,7 @@ def batch_of(task, **leaves):
 
 
 def quick(function):
-  return jax.jit(function, compiler_options=QUICK)
+  return jax.jit(function)
 
 
 def gradient_of(objective, compiler=quick):

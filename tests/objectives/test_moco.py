@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from siamese_by_hand import BATCH, KEY, QUICK, Pixels, branch, check_gradient, close, make_batch, started, unit, wide
+from siamese_by_hand import BATCH, KEY, Pixels, branch, check_gradient, close, make_batch, started, unit, wide
 
 from ssljax.errors import UserError
 from ssljax.models.vit import ViT
@@ -75,7 +75,7 @@ def test_the_first_version_has_a_linear_head_and_the_second_no_normalisation():
 
 def test_the_teacher_begins_as_the_student_and_does_so_again_after_an_import(tiny):
   params, state, _, _ = tiny
-  fresh, begun = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(KEY, make_batch())
+  fresh, begun = jax.jit(OBJECTIVE.init)(KEY, make_batch())
   jax.tree.map(np.testing.assert_array_equal, begun["teacher"], fresh)
   again = OBJECTIVE.imported(params, state)
   jax.tree.map(np.testing.assert_array_equal, again["teacher"], params)
@@ -86,7 +86,7 @@ def test_the_teacher_begins_as_the_student_and_does_so_again_after_an_import(tin
 def test_encoding_is_the_students_and_knows_no_groups(tiny):
   params, state, _, _ = tiny
   images = make_batch()["views"][:, 0]
-  encode = jax.jit(OBJECTIVE.encode, compiler_options=QUICK)
+  encode = jax.jit(OBJECTIVE.encode)
   found = encode(params, state, {"image": images[:3]})
   own, stats = wide(params)["encoder"], wide(state)["stats"]["encoder"]["bn1"]
   x = np.float64(images[:3]).reshape(3, -1) @ own["fc1"]["kernel"]

@@ -22,7 +22,6 @@ from ssljax.schedules import linear
 from ssljax.types import LossOutput, Objective, Part
 
 BATCH, SIZE = 4, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 KEY = jax.random.key(7)
 
@@ -92,7 +91,7 @@ def make_batch(keys):
 def compiled(objective):
   """Parameters, state, and the compiled value and gradient of the loss at a step."""
   batch = make_batch(objective.batch_keys)
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
+  params, state = jax.jit(objective.init)(jax.random.key(0), batch)
 
   def run(params, state, step):
     def value(params):
@@ -102,7 +101,7 @@ def compiled(objective):
     gradients, out = jax.grad(value, has_aux=True)(params)
     return out, gradients
 
-  return params, state, jax.jit(run, compiler_options=QUICK)
+  return params, state, jax.jit(run)
 
 
 def test_the_loss_and_the_gradients_are_the_weighted_sums():
@@ -126,7 +125,7 @@ def test_the_loss_and_the_gradients_are_the_weighted_sums():
 
     return jax.value_and_grad(value)(params["encoder"])
 
-  both = jax.jit(lambda: (alone("mae", 0, "image"), alone("simclr", 1, "views")), compiler_options=QUICK)
+  both = jax.jit(lambda: (alone("mae", 0, "image"), alone("simclr", 1, "views")))
   (first, of_first), (second, of_second) = both()
   assert float(out.metrics["mae/loss"]) == pytest.approx(float(first), rel=1e-5)
   assert float(out.metrics["simclr/loss"]) == pytest.approx(float(second), rel=1e-5)
@@ -155,7 +154,7 @@ def test_batch_statistics_are_moved_by_every_task_in_order(followed):
   expected = once(images, once(turned, 0.0))
   np.testing.assert_allclose(out.state["encoder"]["bn"]["mean"], expected, rtol=1e-4, atol=1e-6)
   assert jax.tree.structure(out.state) == jax.tree.structure(state)
-  found = jax.jit(objective.encode, compiler_options=QUICK)(params, out.state, {"image": images})
+  found = jax.jit(objective.encode)(params, out.state, {"image": images})
   assert found["logits"].shape == (BATCH, 4)
 
 

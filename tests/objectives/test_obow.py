@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_crops import BATCH, QUICK, Convolution, batch_norm, make_batch, slow_maps
+from tiny_crops import BATCH, Convolution, batch_norm, make_batch, slow_maps
 
 from ssljax.build import build
 from ssljax.errors import UserError
@@ -27,12 +27,12 @@ def crops(seed=0, **options):
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, a state whose teacher is not the student's copy, and the compiled loss(params, state, batch)."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), crops())
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), crops())
   draw = np.random.default_rng(1).normal
   moved = lambda x: x + 0.2 * jnp.asarray(draw(size=x.shape), jnp.float32)
   state = state | {"teacher": jax.tree.map(moved, state["teacher"]), "distance": jnp.float32(3.0)}
   run = lambda params, state, batch: OBJECTIVE.loss(params, state, batch, rng=KEY, step=0)
-  return params, state, jax.jit(run, compiler_options=QUICK)
+  return params, state, jax.jit(run)
 
 
 def slow_bags(state, batch):
@@ -111,7 +111,7 @@ def test_the_teacher_gets_no_gradient_and_both_networks_do(tiny):
     return OBJECTIVE.loss(params, {**state, **held}, crops(), rng=KEY, step=0).loss
 
   held = {"teacher": state["teacher"]}
-  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, held)
+  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, held)
   assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(none)) == 0
   kernels = [found["encoder"]["conv"]["kernel"]] + [found["predictor"][name]["kernel"] for name in ("fc1", "fc2")]
   assert min(float(jnp.abs(leaf).max()) for leaf in kernels) > 1e-4
@@ -121,7 +121,7 @@ def test_encode_is_the_students(tiny):
   params, state, loss = tiny
   state = loss(params, state, crops()).state
   image = crops()["views"][:, 0]
-  found = jax.jit(OBJECTIVE.encode, compiler_options=QUICK)(params, state, {"image": image})["embedding"]
+  found = jax.jit(OBJECTIVE.encode)(params, state, {"image": image})["embedding"]
   variables = {"params": params["encoder"], "batch_stats": state["stats"]["encoder"]}
   np.testing.assert_allclose(found, Convolution().apply(variables, image)["embedding"], rtol=1e-4, atol=1e-6)
 

@@ -11,7 +11,6 @@ from ssljax.models.vit import ViT
 from ssljax.objectives.rotnet import RotNet, rotations
 
 BATCH, SIZE = 6, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 OBJECTIVE = RotNet(encoder=VIT)
 KEY = jax.random.key(7)
@@ -26,8 +25,8 @@ def make_batch():
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, state, and the compiled loss of a batch."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
-  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
+  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0))
 
 
 def test_turns_are_counter_clockwise():
@@ -41,7 +40,7 @@ def test_the_loss_is_the_cross_entropy_of_all_four_turns(tiny):
   batch = make_batch()
   out = loss(params, state, batch)
   turned = np.concatenate([np.rot90(batch["image"], turn, axes=(1, 2)) for turn in range(4)])  # one turn after another
-  encode = jax.jit(lambda images: VIT.apply({"params": params["encoder"]}, images)["embedding"], compiler_options=QUICK)
+  encode = jax.jit(lambda images: VIT.apply({"params": params["encoder"]}, images)["embedding"])
   head = params["head"]["fc1"]
   logits = np.float64(encode(turned) @ head["kernel"] + head["bias"])
   turns = np.repeat(np.arange(4), BATCH)

@@ -14,7 +14,6 @@ from ssljax.objectives.sie import SIE
 from ssljax.view_numbers import NAMES, relative
 
 BATCH, SIZE = 8, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 OBJECTIVE = SIE(
   encoder=VIT, equivariant=4, projector_hidden=16, projector_out=12, projector_layers=2,
@@ -38,8 +37,8 @@ def make_batch(count=BATCH, views=2):
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, state, and the compiled loss of a batch."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
-  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
+  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0))
 
 
 def test_the_loss_is_the_weighted_terms_of_both_sides(tiny):
@@ -54,7 +53,7 @@ def test_the_loss_is_the_weighted_terms_of_both_sides(tiny):
     )[0]
     return run("invariant", embedding[:, :12]), run("equivariant", embedding[:, 12:])
 
-  x, y = jax.tree.map(np.float64, jax.jit(lambda: (project(0), project(1)), compiler_options=QUICK)())
+  x, y = jax.tree.map(np.float64, jax.jit(lambda: (project(0), project(1)))())
   assert [side.shape[1] for side in x] == [9, 3]
   z = np.asarray(relative(batch["transforms"][:, 0], batch["transforms"][:, 1]))
   matrices = np.asarray(params["hypernetwork"]["kernel"]).reshape(len(NAMES), 3, 3)

@@ -17,7 +17,6 @@ from ssljax.objectives.simclr import SimCLR
 from ssljax.schedules import linear
 
 BATCH, SIZE = 8, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 KEY = jax.random.key(7)
 
@@ -30,9 +29,9 @@ def make_batch(seed=0, count=BATCH, size=SIZE):
 
 def compiled(objective):
   """Parameters, state, and loss(params, state, batch, step) of an objective."""
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(objective.init)(jax.random.key(0), make_batch())
   run = lambda params, state, batch, step: objective.loss(params, state, batch, rng=KEY, step=step)
-  return params, state, jax.jit(run, compiler_options=QUICK)
+  return params, state, jax.jit(run)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def test_loss_is_nt_xent_of_the_projections(tiny):
     z, changed = objective.projector.apply(variables, embedding, train=True, mutable=["batch_stats"])
     return nt_xent(z[:BATCH], z[BATCH:], temperature=0.2), changed
 
-  expected, changed = jax.jit(written_out, compiler_options=QUICK)(batch["views"])
+  expected, changed = jax.jit(written_out)(batch["views"])
   assert float(out.loss) == pytest.approx(float(expected), rel=1e-4)
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
   jax.tree.map(close, out.state, {"encoder": {}, "projector": changed["batch_stats"]})
@@ -89,7 +88,7 @@ def test_the_way_of_the_pairs_changes_nothing(tiny):
     (_, out), gradients = jax.value_and_grad(loss, has_aux=True)(params)
     return out, gradients
 
-  run = jax.jit(step, static_argnums=0, compiler_options=QUICK)
+  run = jax.jit(step, static_argnums=0)
   expected, expected_gradients = run("dense", params, batch)
   with jax.set_mesh(sharding.make_mesh()):
     placed = jax.device_put(batch, sharding.batch_sharding(jax.sharding.get_mesh()))
@@ -154,7 +153,7 @@ def test_an_encoder_with_batch_statistics_moves_them_and_encodes_with_the_runnin
   expected = 0.1 * np.mean(hidden, axis=(0, 1, 2))
   np.testing.assert_allclose(after["encoder"]["bn"]["mean"], expected, rtol=1e-4, atol=1e-6)
 
-  encode = jax.jit(objective.encode, compiler_options=QUICK)
+  encode = jax.jit(objective.encode)
   images = batch["views"][:, 0]
   old, new = (encode(params, chosen, {"image": images}) for chosen in (state, after))
   assert old["embedding"].shape == (BATCH, 6) and old["projection"].shape == (BATCH, 8)

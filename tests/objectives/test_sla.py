@@ -12,7 +12,6 @@ from ssljax.models.vit import ViT
 from ssljax.objectives.sla import SLA, aggregate, color_permutations
 
 BATCH, SIZE, CLASSES = 6, 8, 3
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 OBJECTIVE = SLA(encoder=VIT, num_classes=CLASSES, temperature=2.0)
 KEY = jax.random.key(7)
@@ -27,9 +26,9 @@ def make_batch():
 
 def compiled(objective):
   """Parameters, state, and the compiled loss of a batch; the heads are made to say something."""
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(objective.init)(jax.random.key(0), make_batch())
   params = params | {name: jax.tree.map(lambda x: 5 * x, params[name]) for name in objective.heads}
-  return params, state, jax.jit(lambda p, s, b: objective.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  return params, state, jax.jit(lambda p, s, b: objective.loss(p, s, b, rng=KEY, step=0))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def test_the_loss_is_of_joint_labels_with_what_they_say_together_distilled(tiny)
   params, state, loss = tiny
   batch = make_batch()
   out = loss(params, state, batch)
-  encode = jax.jit(lambda x: VIT.apply({"params": params["encoder"]}, x)["embedding"], compiler_options=QUICK)
+  encode = jax.jit(lambda x: VIT.apply({"params": params["encoder"]}, x)["embedding"])
   layer = lambda name, x: np.float64(x @ params[name]["fc1"]["kernel"] + params[name]["fc1"]["bias"])
   joint, aggregated = 0.0, np.zeros((BATCH, CLASSES))
   labels = np.asarray(batch["label"])
@@ -63,7 +62,7 @@ def test_the_loss_is_of_joint_labels_with_what_they_say_together_distilled(tiny)
   assert float(out.loss) == pytest.approx(joint + own + taught, rel=1e-4)
   assert float(out.metrics["sla/accuracy"]) == pytest.approx(np.mean(single.argmax(axis=1) == labels))
   assert float(out.metrics["sla/aggregated_accuracy"]) == pytest.approx(np.mean(aggregated.argmax(axis=1) == labels))
-  classify = jax.jit(OBJECTIVE.classify, compiler_options=QUICK)
+  classify = jax.jit(OBJECTIVE.classify)
   np.testing.assert_allclose(classify(params, state, batch["image"]), aggregated, rtol=1e-4, atol=1e-5)
 
 
@@ -73,7 +72,7 @@ def test_the_distillation_does_not_move_the_joint_classifier(tiny):
   def taught(params):
     return OBJECTIVE.loss(params, state, make_batch(), rng=KEY, step=0).metrics["sla/distillation"]
 
-  gradient = jax.jit(jax.grad(taught), compiler_options=QUICK)(params)
+  gradient = jax.jit(jax.grad(taught))(params)
   largest = {name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient[name])) for name in OBJECTIVE.heads}
   assert largest["joint"] == 0 and largest["single"] > 1e-3
 
@@ -84,7 +83,7 @@ def test_alone_the_joint_classifier_is_asked_for_the_picture_as_it_is():
   batch = make_batch()
   out = loss(params, state, batch)
   assert params["joint"]["fc1"]["kernel"].shape == (16, 18) and "sla/single" not in out.metrics
-  encode = jax.jit(objective.encode, compiler_options=QUICK)
+  encode = jax.jit(objective.encode)
   logits = encode(params, state, batch)["logits"]
   images = np.asarray(color_permutations(batch["image"]))
   nats = 0.0

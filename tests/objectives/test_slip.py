@@ -18,7 +18,6 @@ from ssljax.objectives.clip import CLIP
 from ssljax.objectives.slip import SLIP
 
 BATCH, SIZE = 8, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 TEXT = TextTower(vocab_size=20, length=5, width=12, depth=1, heads=2)
 INNER = CLIP(model=DualEncoder(image=Tower(encoder=VIT, width=6), text=Tower(encoder=TEXT, width=6)))
@@ -39,8 +38,8 @@ def make_batch(views=3):
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, state, and the compiled loss of a batch."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
-  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
+  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0))
 
 
 def test_the_loss_is_clips_of_the_first_view_and_simclrs_of_the_others(tiny):
@@ -57,7 +56,7 @@ def test_the_loss_is_clips_of_the_first_view_and_simclrs_of_the_others(tiny):
     z, changed = OBJECTIVE.projector.apply(variables, both, train=True, mutable=["batch_stats"])
     return clip, nt_xent(z[:BATCH], z[BATCH:], temperature=0.3), changed["batch_stats"]
 
-  clip, simclr, statistics = jax.jit(written_out, compiler_options=QUICK)(params)
+  clip, simclr, statistics = jax.jit(written_out)(params)
   assert float(out.metrics["slip/image_text"]) == pytest.approx(float(clip), rel=1e-5)
   assert float(out.metrics["slip/nt_xent"]) == pytest.approx(float(simclr), rel=1e-4)
   assert float(out.loss) == pytest.approx(float(clip) + 0.5 * float(simclr), rel=1e-5)
@@ -75,7 +74,7 @@ def test_equal_views_are_partners(tiny):
 def test_features_and_clamp_are_the_image_text_objectives(tiny):
   params, state, _ = tiny
   batch = {"image": make_batch()["views"][:, 0]}
-  encode = lambda objective, *args: jax.jit(objective.encode, compiler_options=QUICK)(*args, batch)
+  encode = lambda objective, *args: jax.jit(objective.encode)(*args, batch)
   found, expected = encode(OBJECTIVE, params, state), encode(INNER, params["model"], {})
   jax.tree.map(np.testing.assert_array_equal, found, expected)
   hot = {**params, "model": {**params["model"], "logit_scale": jnp.float32(9)}}

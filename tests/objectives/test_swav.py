@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from tiny_crops import BATCH, QUICK, SIZE, Convolution, batch_norm, make_batch, slow_maps
+from tiny_crops import BATCH, SIZE, Convolution, batch_norm, make_batch, slow_maps
 
 from ssljax.build import build
 from ssljax.errors import UserError
@@ -27,9 +27,9 @@ OBJECTIVE = SwAV(
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, state, and the compiled loss(params, state, batch, step) of the objective with a queue."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
   run = lambda params, state, batch, step: OBJECTIVE.loss(params, state, batch, rng=KEY, step=step)
-  return params, state, jax.jit(run, compiler_options=QUICK)
+  return params, state, jax.jit(run)
 
 
 def slow_projections(params, batch):
@@ -129,7 +129,7 @@ def test_gradients_reach_all_networks_and_no_target(tiny):
     return OBJECTIVE.loss(params, {**state, "queue": queue}, make_batch(), rng=KEY, step=9).loss
 
   queue = jnp.ones_like(state["queue"])
-  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, queue)
+  found, none = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, queue)
   kernels = [found["encoder"]["conv"]["kernel"], found["projector"]["fc1"]["kernel"], found["prototypes"]]
   assert min(float(jnp.abs(leaf).max()) for leaf in kernels) > 1e-4
   assert float(jnp.abs(none).max()) == 0
@@ -139,8 +139,8 @@ def test_without_queue_and_local_views_the_state_holds_statistics_alone():
   objective = dataclasses.replace(OBJECTIVE, crops="views", queue=0)
   assert objective.batch_keys == ("views",)
   batch = {key: make_batch()[key] for key in ("views", "index")}
-  params, state = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
-  out = jax.jit(lambda p, s: objective.loss(p, s, batch, rng=KEY, step=0), compiler_options=QUICK)(params, state)
+  params, state = jax.jit(objective.init)(jax.random.key(0), batch)
+  out = jax.jit(lambda p, s: objective.loss(p, s, batch, rng=KEY, step=0))(params, state)
   assert set(state) == {"stats"} and jax.tree.structure(out.state) == jax.tree.structure(state)
   assert np.isfinite(float(out.loss))
 
@@ -148,7 +148,7 @@ def test_without_queue_and_local_views_the_state_holds_statistics_alone():
 def test_encode_gives_unit_projections_with_the_running_statistics(tiny):
   params, state, _ = tiny
   images = make_batch()["views"][:, 0]
-  encode = jax.jit(OBJECTIVE.encode, compiler_options=QUICK)
+  encode = jax.jit(OBJECTIVE.encode)
   found = encode(params, state, {"image": images})
   assert found["embedding"].shape == (BATCH, 6)
   np.testing.assert_allclose(np.linalg.norm(found["projection"], axis=1), 1, rtol=1e-5)

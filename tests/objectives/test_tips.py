@@ -17,7 +17,6 @@ from ssljax.models.vit import ViT
 from ssljax.objectives.tips import TIPS
 
 BATCH, SIZE = 6, 16
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE, registers=1, mask_token="learnt")
 TEXT = Tower(encoder=TextTower(vocab_size=20, length=5, width=12, depth=1, heads=2), width=16)
 OBJECTIVE = TIPS(
@@ -42,11 +41,11 @@ def make_batch():
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, a state that has moved, the loss of a batch and the mask it hid."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
   draw = np.random.default_rng(1).normal
   moved = lambda x: x + 0.1 * jnp.asarray(draw(size=x.shape), jnp.float32)
   state = jax.tree.map(moved, state)
-  out = jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  out = jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0))
   return params, state, out(params, state, make_batch())
 
 
@@ -80,7 +79,7 @@ def test_the_sum_and_each_term_written_out(tiny):
                for k, x in (("cls", raw), ("patch", patches))]  # fmt: skip
     return contrast, dino, ibot, centers, mask
 
-  contrast, dino, ibot, centers, mask = jax.jit(written_out, compiler_options=QUICK)(params, state)
+  contrast, dino, ibot, centers, mask = jax.jit(written_out)(params, state)
   for name, expected in (("image_text", contrast), ("distillation", dino), ("patches", ibot)):
     assert float(out.metrics[f"tips/{name}"]) == pytest.approx(float(expected), rel=1e-4), name
   assert float(out.loss) == pytest.approx(float(contrast + 0.5 * dino + 2 * ibot), rel=1e-5)
@@ -109,7 +108,7 @@ def test_the_teacher_gets_no_gradient_and_the_student_of_every_part_does(tiny):
   def loss(params, teacher):
     return OBJECTIVE.loss(params, {**state, "teacher": teacher}, make_batch(), rng=KEY, step=0).loss
 
-  student, teacher = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=QUICK)(params, state["teacher"])
+  student, teacher = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, state["teacher"])
   assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(teacher)) == 0
   for name in ("cls_token", "reg_token", "mask_token"):
     assert float(jnp.abs(student["encoder"][name]).max()) > 1e-5, name
@@ -122,9 +121,9 @@ def test_one_caption_serves_both_tokens():
   batch = make_batch()
   text = batch["texts"][:, 0]
   twice = batch | {"texts": jnp.stack([text, text], axis=1)}
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(KEY, batch)
+  params, state = jax.jit(OBJECTIVE.init)(KEY, batch)
   contrast = lambda objective, b: objective.loss(params, state, b, rng=KEY, step=0).metrics["tips/image_text"]
-  run = lambda objective, b: float(jax.jit(lambda: contrast(objective, b), compiler_options=QUICK)())
+  run = lambda objective, b: float(jax.jit(lambda: contrast(objective, b))())
   assert one.batch_keys == ("views", "local_views", "text")
   assert run(one, batch | {"text": text}) == pytest.approx(run(OBJECTIVE, twice), rel=1e-5)
 
@@ -132,7 +131,7 @@ def test_one_caption_serves_both_tokens():
 def test_features_are_of_unit_length_and_of_what_the_batch_has(tiny):
   params, state, _ = tiny
   batch = make_batch()
-  encode = jax.jit(OBJECTIVE.encode, compiler_options=QUICK)
+  encode = jax.jit(OBJECTIVE.encode)
   found = encode(params, state, {"image": batch["views"][:, 0], "text": batch["texts"][:, 0]})
   assert set(found) == {"embedding", "image_features", "synthetic_features", "text_features"}
   for name in set(found) - {"embedding"}:

@@ -13,7 +13,6 @@ from ssljax.models.vit import ViT
 from ssljax.objectives.vicreg import VICReg
 
 BATCH, SIZE = 8, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 VIT = ViT(width=16, depth=1, heads=2, patch=4, image_size=SIZE)
 OBJECTIVE = VICReg(
   encoder=VIT, projector_hidden=10, projector_out=6, projector_layers=2, invariance=3.0, variance=5.0, covariance=0.5
@@ -30,8 +29,8 @@ def make_batch(count=BATCH, views=2):
 @pytest.fixture(scope="module")
 def tiny():
   """Parameters, state, and the compiled loss of a batch."""
-  params, state = jax.jit(OBJECTIVE.init, compiler_options=QUICK)(jax.random.key(0), make_batch())
-  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0), compiler_options=QUICK)
+  params, state = jax.jit(OBJECTIVE.init)(jax.random.key(0), make_batch())
+  return params, state, jax.jit(lambda p, s, b: OBJECTIVE.loss(p, s, b, rng=KEY, step=0))
 
 
 def test_the_loss_is_the_weighted_terms_of_both_projections(tiny):
@@ -44,7 +43,7 @@ def test_the_loss_is_the_weighted_terms_of_both_projections(tiny):
     variables = {"params": params["projector"], "batch_stats": state["projector"]}
     return OBJECTIVE.projector.apply(variables, embedding, train=True, mutable=["batch_stats"])[0]
 
-  x, y = map(np.float64, jax.jit(lambda: (project(0), project(1)), compiler_options=QUICK)())
+  x, y = map(np.float64, jax.jit(lambda: (project(0), project(1)))())
   covariances = [np.cov(z, rowvar=False) for z in (x, y)]
   expected = {
     "invariance": np.mean((x - y) ** 2),

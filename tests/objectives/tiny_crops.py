@@ -7,7 +7,6 @@ from flax import linen as nn
 from ssljax.models.layers import BatchNorm
 
 BATCH, SIZE = 4, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 
 
 class Convolution(nn.Module):

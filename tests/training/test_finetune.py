@@ -40,7 +40,6 @@ from ssljax.types import Part, TrainState
 
 HERE = pathlib.Path(__file__).parents[1]
 CONFIG = f"{HERE}/tiny_config.py"
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiles several times faster
 SMALL = ViT(width=8, depth=1, heads=2, patch=8, image_size=16)
 
 
@@ -77,7 +76,7 @@ def scores(trained):
     shares=(0.01, 1.0), steps=10, batch_size=16, learning_rate=1e-2, projector_layers=1, distill=distill
   )
   said = []
-  quick = lambda run: (CompiledStep(trace_step(run).lower().compile(QUICK), 0),)
+  quick = lambda run: (CompiledStep(trace_step(run).lower().compile(), 0),)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(finetune, "compile_steps", quick)
     return fine_tune(*trained[::2], trained[1], settings, say=said.append), said
@@ -133,7 +132,7 @@ def test_networks_are_copied_with_their_statistics(trained):
   assert (parts["projector"].module.layers, parts["projector"].module.out) == (1, 16)
   classifier = Classifier(encoder=parts["encoder"].module, projector=parts["projector"].module, num_classes=3)
   init = lambda key: classifier.init(key, {"image": jnp.zeros((2, 16, 16, 3))})
-  params, rest = jax.jit(init, compiler_options=QUICK)(jax.random.key(5))
+  params, rest = jax.jit(init)(jax.random.key(5))
   fresh = TrainState(jnp.int32(0), params, {}, rest, jax.random.key(0))
   got = transplant.placed(fresh, transplant.weights(parts, state))
   average = ema_params(state.opt_state)

@@ -39,7 +39,7 @@ def direct_pred(correlation: Array, *, epsilon: float, where: Literal["outside",
 
 
 def direct_set(correlation: Array, *, epsilon: float) -> Array:
-  """Returns F + epsilon I f32[P,P], the predictor that needs no eigenvalues; F is not scaled, as in the released code."""
+  """Returns F + epsilon I f32[P,P]: no eigenvalues, and no scaling of F, as in the released code."""
   return correlation + epsilon * jnp.eye(len(correlation))
 
 

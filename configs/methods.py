@@ -53,7 +53,7 @@ def get_config(method="simclr"):
 
 # A learnt predictor has to stay ahead of the network: with one learning rate for both, these end below the untrained
 # network (SimSiam) or little above it (BYOL).
-RATES = dict(byol=(1.5e-3, (("^predictor", 0.015),)), simsiam=(5e-4, (("^predictor", 0.01),)))
+RATES = dict(byol=(1.5e-3, (("^predictor", 0.015),)), simsiam=(3e-4, (("^predictor", 0.01),)), dino=(3e-4, ()))
 
 METHODS = dict(
   simclr=(VIEWS, "simclr.SimCLR", HEAD | dict(projector_layers=2, temperature=0.2)),

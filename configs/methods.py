@@ -52,7 +52,7 @@ def get_config(method="simclr"):
 
 
 # A learnt predictor has to stay ahead of the network: with one learning rate for both, these end below the untrained
-# network (SimSiam) or little above it (BYOL).
+# network (SimSiam) or little above it (BYOL). SimSiam and DINO end lower where they learn faster.
 RATES = dict(byol=(1.5e-3, (("^predictor", 0.015),)), simsiam=(3e-4, (("^predictor", 0.01),)), dino=(3e-4, ()))
 
 METHODS = dict(

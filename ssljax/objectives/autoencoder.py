@@ -78,7 +78,7 @@ class DenoisingAutoencoder(Objective):
     return pictures, {"encoder": encoder, "decoder": decoder}
 
   def loss(self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array) -> LossOutput:
-    """Returns the mean squared error, and its share of what the mean picture would leave; `weight` is the pictures."""
+    """Returns the mean squared error, and how much less it is than the mean picture's; `weight` is the pictures."""
     del step
     images = batch["image"]
     found, state = self.reconstruct(params, state, self.noisy(rng, batch), train=True)

@@ -7,6 +7,7 @@ import pytest
 
 from ssljax.build import build
 from ssljax.errors import UserError
+from ssljax.models.resnet import ResNet
 from ssljax.models.vit import ViT
 from ssljax.objectives.rotnet import RotNet, rotations
 
@@ -73,3 +74,8 @@ def test_built_from_a_config_section_with_batch_statistics():
   params, state = jax.eval_shape(objective.init, KEY, batch)
   assert params["head"]["fc1"]["kernel"].shape == (512, 4) and "bn1" in state["encoder"]
   assert jax.eval_shape(lambda *a: objective.loss(*a, rng=KEY, step=0), params, state, batch).state == state
+
+
+def test_batch_normalisation_couples_examples():
+  assert RotNet(encoder=ResNet(depth=18)).couples_examples
+  assert not RotNet(encoder=ViT(variant="Ti", patch=4, image_size=8)).couples_examples

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssljax.errors import UserError
+from ssljax.models.resnet import ResNet
 from ssljax.models.vit import ViT
 from ssljax.objectives.sla import SLA, aggregate, color_permutations
 
@@ -125,3 +126,8 @@ def test_a_source_of_more_classes_is_refused():
   OBJECTIVE.check_labels(CLASSES, source="npz:x")
   with pytest.raises(UserError, match=r"objective\.num_classes: found 3, expected at least the 4 of npz:x"):
     OBJECTIVE.check_labels(CLASSES + 1, source="npz:x")
+
+
+def test_batch_normalisation_couples_examples():
+  assert SLA(encoder=ResNet(depth=18), num_classes=5).couples_examples
+  assert not SLA(encoder=ViT(variant="Ti", patch=4, image_size=8), num_classes=5).couples_examples

@@ -114,12 +114,13 @@ def test_killed_and_started_again(ground, straight, workers):
   assert checksums(workdir) == checksums(straight)
 
 
-TEXT = "tiny_text_config.py:bare"
+# The pictures above compile as users do; that is enough, and compiling is most of the time here.
+TEXT = {"config": "tiny_text_config.py:bare", "quick": "1"}
 
 
 @pytest.fixture(scope="module")
 def straight_text(ground):
-  return finish(ground, ground / "straight_text", config=TEXT)
+  return finish(ground, ground / "straight_text", **TEXT)
 
 
 def test_text_killed_and_started_again(ground, straight_text):
@@ -127,8 +128,8 @@ def test_text_killed_and_started_again(ground, straight_text):
   workdir, workers = ground / "killed_text", 2
   step = random.randrange(11, 30)
   print(f"kill at step {step}")
-  assert stop_at(start(ground, workdir, workers=workers, config=TEXT), workdir, step, signal.SIGKILL) == -signal.SIGKILL
-  finish(ground, workdir, workers=workers, config=TEXT)
+  assert stop_at(start(ground, workdir, workers=workers, **TEXT), workdir, step, signal.SIGKILL) == -signal.SIGKILL
+  finish(ground, workdir, workers=workers, **TEXT)
   assert "resuming at step" in pathlib.Path(f"{workdir}.log").read_text()
   assert curve(workdir) == curve(straight_text)
   assert checksums(workdir) == checksums(straight_text)

@@ -20,11 +20,14 @@ from ssljax.errors import UserError, nearest
 
 # Which package serves a parameter annotated with a class of this name: how sections nest without a registry.
 PARTS = {"Module": "models", "Objective": "objectives", "Schedule": "schedules"}
+# What a class has that a section can name, where a package holds the parts of such classes, too. (The embedding's width
+# of a network, what views are made, the call of an evaluator.)
+CHOICES = {"models": {"features"}, "augment": {"produces", "programs"}, "evaluators": {"__call__"}}
 FLAX_FIELDS = ("parent", "name")  # every Linen module has them; no config key sets them
 
 
 def names(package: str) -> list[str]:
-  """Returns the names a section of `package` can have: public classes or functions of its files, unimported.
+  """Returns the names a section of `package` can have: public classes (of `CHOICES`) or functions, unimported.
 
   Args:
     package: "objectives", "models", "evaluators", "augment", or a single file such as "schedules", "optim".
@@ -33,14 +36,23 @@ def names(package: str) -> list[str]:
   assert spec is not None and spec.origin is not None, package
   origin = pathlib.Path(spec.origin)
   if origin.name != "__init__.py":
-    return _public(origin, (ast.FunctionDef,))
+    return [node.name for node in _nodes(origin, ast.FunctionDef) if not node.name.startswith("_")]
   files = sorted(path for path in origin.parent.glob("*.py") if path.name != "__init__.py")
-  return [f"{path.stem}.{name}" for path in files for name in _public(path, (ast.ClassDef,))]
+  return [f"{path.stem}.{name}" for path in files for name in _classes(path, CHOICES.get(package, set()))]
 
 
-def _public(path: pathlib.Path, kinds: tuple[type, ...]) -> list[str]:
-  body = ast.parse(path.read_text(encoding="utf-8")).body
-  return [node.name for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
+def _classes(path: pathlib.Path, choice: set[str]) -> list[str]:
+  """Returns the public classes of a file that have one of these methods, or whose bases in the same file do."""
+  methods = {}
+  for node in _nodes(path, ast.ClassDef):
+    own = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+    bases = (methods.get(base.id, set()) for base in node.bases if isinstance(base, ast.Name))
+    methods[node.name] = own.union(*bases)
+  return [name for name, has in methods.items() if not name.startswith("_") and (not choice or choice & has)]
+
+
+def _nodes(path: pathlib.Path, kind: type) -> list[Any]:
+  return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, kind)]
 
 
 def resolve(name: str, package: str, *, where: str) -> Callable[..., Any]:

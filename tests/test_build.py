@@ -69,6 +69,10 @@ def test_what_a_config_can_name():
   assert {"mae.MAE", "simclr.SimCLR"} <= set(build.names("objectives"))
   assert {"infinite", "cosine", "wsd"} <= set(build.names("schedules"))
   assert {"adamw", "lars"} <= set(build.names("optim"))
+  assert build.names("augment") == ["identity.Identity", "stages.Stages", "views.Views"]
+  models, evaluators = set(build.names("models")), set(build.names("evaluators"))
+  assert {"vit.ViT", "resnet.ResNet", "t5.T5"} <= models and not {"layers.Dense", "branch.Branch"} & models
+  assert {"knn.KNN", "class_incremental.TEEN"} <= evaluators and "collapse.Alarm" not in evaluators
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ Without the last setting the last command is the SimCLR that the paper compares 
 
 Data:      cifar10 prepared by TFDS as ArrayRecord (pip install "ssljax[tfds]").
 Hardware:  one accelerator.
-Number:    the released notebooks report 40.5 % linear probe, their SimCLR 39.9 % (third layer). Here: not yet measured; in
-           small, on photographs: docs/methods.md.
+Number:    the released notebooks report 40.5 % linear probe, their SimCLR 39.9 % (third layer). Here: not yet
+           measured; in small, on photographs: docs/methods.md.
 Differs:   a ResNet-18 (theirs has 20 layers), a projector with normalisations whose layers are 256, 256 and 50 wide
            (theirs 256, 128 and 50, without), SimCLR's views of CIFAR-10 (theirs are not cropped), learning rates that
            start anew every 1,000 steps (theirs in growing cycles), 30 epochs of the autoencoder (theirs stops early).

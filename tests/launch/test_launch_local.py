@@ -21,6 +21,17 @@ ready() { echo >>"$FOLDER/notes"; until (($(wc -l <"$FOLDER/notes") >= $1)); do 
 WAITS = "while :; do sleep 0.05; done\n"
 
 
+@contextlib.contextmanager
+def heeded(*signals):
+  """Signals that this process ignores (it runs behind nohup, or behind an &) are not ignored by those it starts."""
+  ignored = [one for one in signals if signal.getsignal(one) == signal.SIG_IGN]
+  for one in ignored:
+    signal.signal(one, signal.SIG_DFL)
+  yield
+  for one in ignored:
+    signal.signal(one, signal.SIG_IGN)
+
+
 class Launched:
   """The script at work; every process below it holds the end of a pipe, which tells when the last has gone."""
 
@@ -30,7 +41,7 @@ class Launched:
     shared = fcntl.fcntl(end, fcntl.F_DUPFD, 100)
     os.close(end)
     own = {"SSLJAX": f"bash {folder}/plan.sh", "FOLDER": str(folder), "TMPDIR": str(folder)}
-    with open(folder / "out", "w") as out, open(folder / "err", "w") as err:
+    with open(folder / "out", "w") as out, open(folder / "err", "w") as err, heeded(signal.SIGINT, signal.SIGHUP):
       self.process = subprocess.Popen(
         [str(SCRIPT), str(processes), *arguments],
         env={**os.environ, **own, **environment},

@@ -1,9 +1,13 @@
 """The curve of a run: one JSON line per write, and the same numbers for TensorBoard."""
 
+import contextlib
+import importlib
 import json
 import math
 import os
 import pathlib
+import sys
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -29,15 +33,13 @@ class Writer:
       workdir: the directory of the run.
       start_step: optimiser steps already taken; 0 starts the curve anew.
     """
-    from tensorboardX import SummaryWriter
-
     directory = pathlib.Path(workdir)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / FILE
     if path.exists():
       _keep(path, start_step)
     self._lines = path.open("a", encoding="utf-8")
-    self._events = SummaryWriter(str(directory), purge_step=start_step + 1)
+    self._events = _tensorboard().SummaryWriter(str(directory), purge_step=start_step + 1)
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Appends one line {"step": step, name: value, ...}; it is in the file when this returns.
@@ -65,6 +67,15 @@ class Writer:
   def __exit__(self, *exception: object) -> None:
     """Closes the files, whatever happened."""
     self.close()
+
+
+def _tensorboard() -> types.ModuleType:
+  """Returns tensorboardX, imported without torch: it would import that for graphs and tensors, which takes seconds."""
+  with contextlib.ExitStack() as stack:
+    if "torch" not in sys.modules:
+      sys.modules["torch"] = None  # an import of it fails, as where it is not installed
+      stack.callback(sys.modules.pop, "torch")
+    return importlib.import_module("tensorboardX")
 
 
 class Silence:

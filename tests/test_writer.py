@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,3 +97,15 @@ def test_tensorboard_reads_the_events(tmp_path):
     data = data[16 + length :]
   scalars = [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value]
   assert scalars == [(7, "train/loss", 0.25)]
+
+
+def test_torch_is_not_imported_and_can_be(tmp_path):
+  """Where torch is installed, tensorboardX would import it in every run, for seconds."""
+  program = f"""
+import importlib.util, sys
+from ssljax.writer import Writer
+before = importlib.util.find_spec("torch")
+Writer({str(tmp_path)!r}).close()
+assert "torch" not in sys.modules and importlib.util.find_spec("torch") == before
+"""
+  assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

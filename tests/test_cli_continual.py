@@ -5,10 +5,11 @@ import pathlib
 import random
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from ssljax import build, runtime
+from ssljax import build, runtime, sharding
 from ssljax.cli import main
 from ssljax.commands import train
 from ssljax.commands.anneal import branch
@@ -34,9 +35,17 @@ def data(tmp_path_factory):
   return folder
 
 
+def on_one_device(patch):
+  """Commands start no devices and use one: what eight change is for others to test, and they compile a third longer."""
+  make = sharding.make_mesh
+  one = lambda devices=None, **sizes: make(devices=devices or jax.devices()[:1], **sizes)
+  patch.setattr(runtime, "start", lambda **_: None)
+  patch.setattr(sharding, "make_mesh", one)
+
+
 @pytest.fixture(autouse=True)
 def environment(data, monkeypatch):
-  monkeypatch.setattr(runtime, "start", lambda **_: None)
+  on_one_device(monkeypatch)
   monkeypatch.setenv("SSLJAX_TEST_DATA", str(data))
   monkeypatch.setenv("SSLJAX_CACHE", str(data / "cache"))
   monkeypatch.syspath_prepend(str(HERE))
@@ -45,7 +54,7 @@ def environment(data, monkeypatch):
 def finished(data, folder, *arguments):
   """A finished run in a folder of its own; a module's fixtures are made before `environment` is."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(runtime, "start", lambda **_: None)
+    on_one_device(patch)
     patch.setenv("SSLJAX_TEST_DATA", str(data))
     patch.syspath_prepend(str(HERE))
     assert main(["train", *arguments, f"--workdir={folder}"]) == 0

@@ -30,9 +30,7 @@ def ground(tmp_path_factory):
   return folder
 
 
-def start(
-  ground, workdir, *, workers=0, devices=2, steps=STEPS, config="tiny_config.py:recorder", options=(), quick="0"
-):
+def start(ground, workdir, *, workers=0, steps=STEPS, config="tiny_config.py:recorder", options=(), quick="0"):
   command = [
     sys.executable,
     "-m",
@@ -41,7 +39,7 @@ def start(
     f"--config={HERE}/{config}",
     f"--workdir={workdir}",
   ]
-  command += [f"--cpu-devices={devices}", f"--config.data.workers={workers}", f"--config.steps={steps}", *options]
+  command += ["--cpu-devices=2", f"--config.data.workers={workers}", f"--config.steps={steps}", *options]
   path = os.pathsep.join([str(HERE.parent), str(HERE)])
   own = {"PYTHONPATH": path, "SSLJAX_TEST_DATA": str(ground), "JAX_COMPILATION_CACHE_DIR": str(ground / "cache")}
   own["SSLJAX_CACHE"] = str(ground / "ssljax")
@@ -142,15 +140,6 @@ def test_sigterm_saves_and_asks_to_be_started_again(ground, straight):
   assert saved >= 7 and len(curve(workdir)) == saved
   finish(ground, workdir)
   assert curve(workdir) == curve(straight) and checksums(workdir) == checksums(straight)
-
-
-def test_one_and_eight_devices(ground):
-  one, eight = (curve(finish(ground, ground / f"devices{n}", devices=n, steps=10, quick="1")) for n in (1, 8))
-  for a, b in zip(one, eight, strict=True):
-    exact = [key for key in a if key.startswith("record/index")]
-    assert [a[key] for key in exact] == [b[key] for key in exact]
-    for key in ("train/loss", "record/weighted_pixels", "train/grad_norm"):
-      assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key
 
 
 def test_one_number_extends_a_run_and_one_flag_continues_it_on_other_data(ground, straight):

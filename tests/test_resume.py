@@ -30,7 +30,7 @@ def ground(tmp_path_factory):
   return folder
 
 
-def start(ground, workdir, *, workers=0, steps=STEPS, config="tiny_config.py:recorder", options=(), quick="0"):
+def start(ground, workdir, *, workers=0, steps=STEPS, config="tiny_config.py:recorder", options=(), quick=False):
   command = [
     sys.executable,
     "-m",
@@ -43,8 +43,8 @@ def start(ground, workdir, *, workers=0, steps=STEPS, config="tiny_config.py:rec
   path = os.pathsep.join([str(HERE.parent), str(HERE)])
   own = {"PYTHONPATH": path, "SSLJAX_TEST_DATA": str(ground), "JAX_COMPILATION_CACHE_DIR": str(ground / "cache")}
   own["SSLJAX_CACHE"] = str(ground / "ssljax")
-  own["JAX_DISABLE_MOST_OPTIMIZATIONS"] = quick
-  environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+  own |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if quick else {"XLA_FLAGS": ""}  # as other tests do; as users do
+  environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu"}
   with open(f"{workdir}.log", "a") as log:
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -113,7 +113,7 @@ def test_killed_and_started_again(ground, straight, workers):
 
 
 # The pictures above compile as users do; that is enough, and compiling is most of the time here.
-TEXT = {"config": "tiny_text_config.py:bare", "quick": "1"}
+TEXT = {"config": "tiny_text_config.py:bare", "quick": True}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_stream_killed_in_its_second_task_ends_as_one_that_was_not(ground):
   pictures = np.load(ground / "pictures.npz")
   for name, image in (("a", pictures["image"]), ("b", 255 - pictures["image"])):
     np.savez(ground / f"{name}.npz", image=image, label=pictures["label"])
-  stream = {"config": "tiny_stream.py", "steps": 12, "options": ["--config.continual.anneal_steps=2"], "quick": "1"}
+  stream = {"config": "tiny_stream.py", "steps": 12, "options": ["--config.continual.anneal_steps=2"], "quick": True}
   whole = finish(ground, ground / "stream", **stream)
   workdir = ground / "killed_stream"
   assert stop_at(start(ground, workdir, **stream), workdir, 9, signal.SIGKILL) == -signal.SIGKILL

@@ -1,7 +1,7 @@
 """Does RankMe, which reads no labels, order settings as the linear probe does? One method, ten settings, Spearman.
 
-    python benchmarks/rankme.py runs/rankme                trains what is missing there, then prints table and Spearman
-    python benchmarks/rankme.py runs/rankme --seeds=0,1,2  the scores are means over the seeds
+    python benchmarks/rankme.py runs/rankme              trains what is missing there, then prints table and Spearman
+    python benchmarks/rankme.py runs/rankme --seeds=0    one seed of three
 
 Each setting changes one number of configs/methods.py:simclr. Source of the question: Garrido et al., "RankMe: Assessing
 the downstream performance of pretrained self-supervised representations by their rank", 2023, arXiv 2210.02885.
@@ -12,7 +12,7 @@ import json
 import pathlib
 import statistics
 
-from methods import print_agreement, train
+from methods import cell, print_agreement, train
 
 BASE = "simclr"
 SETTINGS = {
@@ -33,7 +33,7 @@ SCORES = ("rankme", "linear_probe", "knn")
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("folder", type=pathlib.Path)
-  parser.add_argument("--seeds", default="0")
+  parser.add_argument("--seeds", default="0,1,2")
   options = parser.parse_args()
   seeds = options.seeds.split(",")
   found = {}
@@ -44,11 +44,16 @@ def main():
       changed = [f"--config.{change}" for change in (f"seed={seed}", "evaluation.baselines=off", *changes)]
       train(workdir, BASE, *changed)
       scores.append(json.loads((workdir / "eval" / "final.json").read_text()))
-    found[name] = [statistics.mean(one[f"trained/{key}"] for one in scores) for key in SCORES]
+    found[name] = [[one[f"trained/{key}"] for one in scores] for key in SCORES]
   print("| setting | RankMe | linear probe | kNN |\n|---|---|---|---|")
-  for name, (rank, probe, knn) in sorted(found.items(), key=lambda item: item[1]):
-    print(f"| {name} | {rank:.1f} | {probe:.3f} | {knn:.3f} |")
-  print_agreement(found)
+  means = {name: [statistics.mean(values) for values in scores] for name, scores in found.items()}
+  for name in sorted(means, key=means.get):
+    print(f"| {name} | {' | '.join(map(cell, found[name]))} |")
+  print("means of the seeds:")
+  print_agreement(means)
+  for number, seed in enumerate(seeds):
+    print(f"seed {seed}:")
+    print_agreement({name: [values[number] for values in scores] for name, scores in found.items()})
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ import importlib.util
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiles a third faster than with them; processes that tests start do without this (test_resume.py).
+# Compiles a third faster than with them.
 os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Tests compile far longer than they run. Processes that tests start (test_resume.py) compile as users do.
+# Tests compile far longer than they run. Of the processes that tests start, some compile as users do (test_resume.py).
 jax.config.update("jax_disable_most_optimizations", True)
 
 
